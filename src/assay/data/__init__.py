@@ -1,0 +1,1 @@
+"""What studies learn from: real data that packages ship, loaders for the full sets, generators."""

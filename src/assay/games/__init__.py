@@ -1,0 +1,1 @@
+"""Several agents: games, opponents, reciprocity."""

@@ -1,0 +1,1 @@
+"""Generative models, losses and samplers."""

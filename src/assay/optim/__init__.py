@@ -1,0 +1,1 @@
+"""Optimisers, inner loops and opponent-aware updates."""

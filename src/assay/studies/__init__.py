@@ -1,0 +1,1 @@
+"""One module a paper, named by its id with underscores."""
