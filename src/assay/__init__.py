@@ -1,19 +1,20 @@
 """assay: deep-learning papers as components to import and claims to re-test.
 
-    import assay
+import assay
 
-    results = assay.run("coordconv", seeds=5)
-    for verdict in results.verdicts:
-        print(verdict.claim, verdict.outcome)
+results = assay.run("coordconv", seeds=5)
+for verdict in results.verdicts:
+    print(verdict.claim, verdict.outcome)
 """
 
 from typing import TYPE_CHECKING, Any
+
+from assay._version import __version__
 
 if TYPE_CHECKING:
     from assay.lab.results import Results
     from assay.lab.study import Study
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "catalogue", "load", "run"]
 
 

@@ -63,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("publish", "Run the laptop profile where needed and write the evidence.", json_too=False)
     sub.add_argument("study", metavar="ID", nargs="+")
-    sub.add_argument("--allow-dirty", action="store_true", help="publish although the source is not committed")
+    sub.add_argument(
+        "--allow-dirty", action="store_true", help="publish although the source is not committed"
+    )
     run_options(sub)
 
     command("status", "Is the evidence of each study fresh, stale or missing?").add_argument(
@@ -161,7 +163,9 @@ def _list(options: argparse.Namespace) -> int:
     for name in ("no.", "id", "domain", "claims", "title"):
         table.add_column(name, justify="right" if name in ("no.", "claims") else "left")
     for entry in entries:
-        table.add_row(str(entry["number"]), entry["id"], entry["domain"], str(len(entry["claims"])), entry["title"])
+        table.add_row(
+            str(entry["number"]), entry["id"], entry["domain"], str(len(entry["claims"])), entry["title"]
+        )
     _console().print(table)
     return 0
 
@@ -177,15 +181,21 @@ def _show(options: argparse.Namespace) -> int:
         _print_json(study.describe() | {"config": flat(study.config)})
         return 0
     console = _console()
-    console.print(f"[bold]{study.id}[/]  {escape(study.title)}\n{escape(study.paper.citation)} {study.paper.url}\n")
+    console.print(
+        f"[bold]{study.id}[/]  {escape(study.title)}\n{escape(study.paper.citation)} {study.paper.url}\n"
+    )
     console.print("[bold]Arms[/]")
     for arm in study.all_arms.values():
         mark = " (extra)" if arm.extra else ""
-        console.print(f"  {escape(arm.name)}{mark}  {escape(arm.about)}  [dim]{arm.seeds or study.seeds} seeds[/]")
+        console.print(
+            f"  {escape(arm.name)}{mark}  {escape(arm.about)}  [dim]{arm.seeds or study.seeds} seeds[/]"
+        )
     console.print("\n[bold]Claims[/]")
     for claim in study.claims:
         console.print(f"  {claim.id}: {escape(claim.statement)}")
-        console.print(f"    [dim]paper: {escape(claim.paper)}[/]\n    [dim]test: {escape(claim.test.text)}[/]")
+        console.print(
+            f"    [dim]paper: {escape(claim.paper)}[/]\n    [dim]test: {escape(claim.test.text)}[/]"
+        )
     console.print("\n[bold]Mechanisms[/]")
     for item, where in study.mechanisms.items():
         console.print(f"  {escape(item)}  [dim]{where if isinstance(where, str) else ', '.join(where)}[/]")

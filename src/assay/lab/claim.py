@@ -9,7 +9,7 @@ number over all seeds) and compares effect and interval with three numbers: the 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class PerSeed(Test):
         seeds, note = shared_seeds(results, self.arms)
         effects = np.array([self._checked(results, seed) for seed in seeds])
         threshold, beyond, refuted, smaller = self.bounds.resolve(self.default_beyond)
-        more = {
+        more: dict[str, Any] = {
             "n": len(seeds),
             "seeds": seeds,
             "effects": tuple(map(float, effects)),
@@ -161,7 +161,6 @@ def shared_seeds(results: "Results", arms: Iterable[str]) -> tuple[tuple[int, ..
     return tuple(common), note
 
 
-
 @dataclass(frozen=True)
 class _Compare(PerSeed):
     metric: str
@@ -225,11 +224,18 @@ class Ratio(_Compare):
         seeds, note = shared_seeds(results, self.arms)
         logs = np.array([self._checked(results, seed) for seed in seeds])
         threshold, beyond, refuted, smaller = self.bounds.resolve(1.0)
-        more = {"n": len(seeds), "seeds": seeds, "effects": tuple(map(float, np.exp(logs))), "text": self.text}
+        more: dict[str, Any] = {
+            "n": len(seeds),
+            "seeds": seeds,
+            "effects": tuple(map(float, np.exp(logs))),
+            "text": self.text,
+        }
         if len(seeds) < 2:
             reason = "one seed has no interval: run at least two"
             mean = float(np.exp(logs.mean()))
-            return Decision("not decided", mean, None, threshold, beyond, refuted, smaller, reason=reason, **more)
+            return Decision(
+                "not decided", mean, None, threshold, beyond, refuted, smaller, reason=reason, **more
+            )
         low, high = statistics.mean_interval(logs)
         decision = decide(
             float(np.exp(logs.mean())),
@@ -451,11 +457,15 @@ class Statistic(Test):
             table[arm] = _Columns(arm, {k: np.array([row.get(k, np.nan) for row in rows]) for k in rows[0]})
 
         def value(rows: np.ndarray) -> float:
-            return float(self.function({arm: _Columns(arm, {k: v[rows] for k, v in c.items()}) for arm, c in table.items()}))
+            return float(
+                self.function(
+                    {arm: _Columns(arm, {k: v[rows] for k, v in c.items()}) for arm, c in table.items()}
+                )
+            )
 
         whole = value(np.arange(len(seeds)))
         threshold, beyond, refuted, smaller = self.bounds.resolve(0.0)
-        more = {"n": len(seeds), "seeds": seeds, "text": self.text, "reason": note}
+        more: dict[str, Any] = {"n": len(seeds), "seeds": seeds, "text": self.text, "reason": note}
         if not math.isfinite(whole):
             raise Undecidable(f"the statistic is {whole}")
         if len(seeds) < 2:
@@ -508,7 +518,9 @@ class All(_Combined):
 
     @property
     def text(self) -> str:
-        return " and ".join(f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests)
+        return " and ".join(
+            f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests
+        )
 
     def _decide(self, results: "Results") -> Decision:
         parts = tuple(test.decide(results) for test in self.tests)
@@ -528,7 +540,9 @@ class AnyOf(_Combined):
 
     @property
     def text(self) -> str:
-        return " or ".join(f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests)
+        return " or ".join(
+            f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests
+        )
 
     def _decide(self, results: "Results") -> Decision:
         parts = tuple(test.decide(results) for test in self.tests)

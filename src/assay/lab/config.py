@@ -40,7 +40,9 @@ def _with_value(config: Config, key: str, whole: str, value: Any) -> Config:
     old = getattr(config, name)
     if is_dataclass(old):
         if not rest:
-            raise InputError(f"{whole!r} is a group of settings: set one of {', '.join(flat(old, whole + '.'))}")
+            raise InputError(
+                f"{whole!r} is a group of settings: set one of {', '.join(flat(old, whole + '.'))}"
+            )
         return replace(config, **{name: _with_value(old, rest, whole, value)})
     if rest:
         raise unknown("config key", whole, flat(config, whole[: len(whole) - len(key)]))

@@ -1,7 +1,7 @@
 """The errors that end with one line instead of a traceback."""
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):

@@ -79,7 +79,12 @@ def evidence_root() -> Path:
 
 
 def publish(
-    study: Study, *, extras: bool = False, root: Path | None = None, allow_dirty: bool = False, **run_options: Any
+    study: Study,
+    *,
+    extras: bool = False,
+    root: Path | None = None,
+    allow_dirty: bool = False,
+    **run_options: Any,
 ) -> Evidence:
     """Run what is missing of the laptop profile, then write evidence and figures. The only writer of evidence.
 
@@ -103,15 +108,22 @@ def publish(
         scratch.chmod(0o755)
         figures = _draw(study, results, scratch)
         media = _copy_media(results, scratch)
-        workers = run_options.get("workers") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = (
+            run_options.get("workers") or len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else 1
+        )
         record = _record(study, results, figures, media, workers)
         (scratch / "evidence.json").write_text(
-            json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8"
+            json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=True) + "\n",
+            encoding="utf-8",
         )
         sizes = {p.name: p.stat().st_size for p in scratch.iterdir()}
         if sum(sizes.values()) > LIMIT:
             largest = ", ".join(f"{n} {s:,}" for n, s in sorted(sizes.items(), key=lambda i: -i[1])[:4])
-            raise InputError(f"evidence of {study.id} is {sum(sizes.values()):,} bytes, above {LIMIT:,} ({largest})")
+            raise InputError(
+                f"evidence of {study.id} is {sum(sizes.values()):,} bytes, above {LIMIT:,} ({largest})"
+            )
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)
@@ -132,7 +144,7 @@ def _uncommitted() -> str:
         ).stdout.splitlines()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
-    names = [line[3:] for line in lines if line.endswith(".py") or line.endswith("/")]
+    names = [line[3:] for line in lines if line.endswith((".py", "/"))]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -166,7 +178,10 @@ def _record(
 ) -> dict[str, Any]:
     default = [t for t in results.trials if not study.all_arms[t.arm].extra]
     extra = [t for t in results.trials if study.all_arms[t.arm].extra]
-    parts = {name: Results(study, "laptop", results.config, t) for name, t in (("default", default), ("extra", extra))}
+    parts = {
+        name: Results(study, "laptop", results.config, t)
+        for name, t in (("default", default), ("extra", extra))
+    }
     environment = next((dict(t.environment) for t in default if t.environment), {})
     commit = environment.pop("commit", "")
     arms: dict[str, Any] = {}
@@ -223,7 +238,15 @@ def load(study: Study, root: Path | None = None) -> Evidence | None:
                 status, error = data["failed"].get(str(seed), ("ok", ""))
                 metrics = {n: column[i] for n, column in data["metrics"].items() if column[i] is not None}
                 trials.append(
-                    TrialResult(arm, seed, status, metrics, data["seconds"][i], error=error, peak_memory=data["peak_memory"])
+                    TrialResult(
+                        arm,
+                        seed,
+                        status,
+                        metrics,
+                        data["seconds"][i],
+                        error=error,
+                        peak_memory=data["peak_memory"],
+                    )
                 )
         results = Results(study, record["profile"], study.configure(record["profile"]), trials)
         return Evidence(
@@ -241,7 +264,9 @@ def load(study: Study, root: Path | None = None) -> Evidence | None:
             folder=folder,
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"{folder / 'evidence.json'} is damaged ({error!r}): assay publish {study.id}") from None
+        raise InputError(
+            f"{folder / 'evidence.json'} is damaged ({error!r}): assay publish {study.id}"
+        ) from None
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
@@ -271,7 +296,9 @@ def freshness(study: Study, root: Path | None = None) -> Freshness:
                     return Freshness(study.id, "stale", f"arm {arm.name!r} is not in the evidence")
                 continue
             if data["fingerprint"] != runner.key(study, arm.name, study.config):
-                return Freshness(study.id, "stale", f"code or config of arm {arm.name!r} changed since it ran")
+                return Freshness(
+                    study.id, "stale", f"code or config of arm {arm.name!r} changed since it ran"
+                )
             if lacking := set(study.seeds_of(arm.name)) - set(data["seeds"]):
                 return Freshness(study.id, "stale", f"arm {arm.name!r} lacks {len(lacking)} of its seeds")
     except (InputError, KeyError, TypeError) as error:
@@ -289,10 +316,21 @@ def verdict_rows(studies: list[str], root: Path | None = None) -> list[dict[str,
         about = {"study": study.id, "number": study.number}
         if evidence is None:
             for claim in study.claims:
-                nothing = {"verdict": "not decided", "effect": None, "interval": None, "threshold": None, "seeds": 0}
+                nothing = {
+                    "verdict": "not decided",
+                    "effect": None,
+                    "interval": None,
+                    "threshold": None,
+                    "seeds": 0,
+                }
                 text = {"claim": claim.id, "statement": claim.statement, "paper": claim.paper}
-                rows.append(about | text | nothing | {"fresh": False, "seconds": None, "reason": "no evidence published"})
+                rows.append(
+                    about
+                    | text
+                    | nothing
+                    | {"fresh": False, "seconds": None, "reason": "no evidence published"}
+                )
             continue
-        for verdict in evidence.results.verdicts:
-            rows.append(about | verdict.record() | {"fresh": fresh, "seconds": evidence.seconds})
+        more = {"fresh": fresh, "seconds": evidence.seconds}
+        rows += [about | verdict.record() | more for verdict in evidence.results.verdicts]
     return rows

@@ -24,9 +24,9 @@ from assay.lab.store import Store
 from assay.lab.work import Order, Outcome, perform
 
 EXECUTORS = ("processes", "inline", "ray")
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-}
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 GRACE = 5.0
 """Seconds that a trial past its limit gets to stop by itself before its process is killed."""
 
@@ -45,7 +45,9 @@ Event = Progress | Outcome
 class Queue:
     """Orders waiting for a worker. An order that another `assay run` is performing is waited for, not run twice."""
 
-    def __init__(self, orders: Iterable[Order], store: Store, finished: Callable[[Order], Order | None]) -> None:
+    def __init__(
+        self, orders: Iterable[Order], store: Store, finished: Callable[[Order], Order | None]
+    ) -> None:
         self._waiting = deque(orders)
         self._store = store
         self._finished = finished
@@ -101,8 +103,7 @@ class Inline:
                 time.sleep(0.3)
                 continue
             yield Progress(order, 0.0)
-            events: list[float] = []
-            outcome = perform(order, events.append)
+            outcome = perform(order)
             orders.done(order)
             yield outcome
 
@@ -114,7 +115,7 @@ class _Worker:
         self.number = number
         self.order: Order | None = None
         self.started = 0.0
-        self.log: IO[bytes] = tempfile.TemporaryFile()
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         flags: dict[str, Any] = (
             {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
             if os.name == "nt"
@@ -219,7 +220,12 @@ class Processes:
                         yield Outcome(order, "timeout", limit, pairs=order.pairs)
                     elif order in retried:
                         orders.done(order)
-                        yield Outcome(order, "died", f"its process ended twice ({worker.last_words()})", pairs=order.pairs)
+                        yield Outcome(
+                            order,
+                            "died",
+                            f"its process ended twice ({worker.last_words()})",
+                            pairs=order.pairs,
+                        )
                     else:
                         retried.add(order)
                         orders.give_back(order)
@@ -230,7 +236,9 @@ class Processes:
                     idle.append(worker)
                     orders.done(order)
                     pairs = tuple((arm, seed) for arm, seed in message["pairs"])
-                    yield Outcome(order, message["status"], message["error"], message["trace"], pairs, message["fatal"])
+                    yield Outcome(
+                        order, message["status"], message["error"], message["trace"], pairs, message["fatal"]
+                    )
         finally:
             busy = any(w.order for w in pool)
             for worker in pool:
@@ -256,7 +264,9 @@ class Ray:
         ours = not ray.is_initialized()
         if ours:
             variables = ONE_THREAD | {k: v for k, v in os.environ.items() if k.startswith("ASSAY_")}
-            local = {} if self.address else {"num_cpus": check_workers(self.workers), "include_dashboard": False}
+            local = (
+                {} if self.address else {"num_cpus": check_workers(self.workers), "include_dashboard": False}
+            )
             try:
                 ray.init(
                     address=self.address,
@@ -286,7 +296,9 @@ class Ray:
                     try:
                         outcome = _unpack(order, ray.get(reference))
                     except ray.exceptions.RayError as error:
-                        outcome = Outcome(order, "died", f"its Ray worker ended ({type(error).__name__})", pairs=order.pairs)
+                        outcome = Outcome(
+                            order, "died", f"its Ray worker ended ({type(error).__name__})", pairs=order.pairs
+                        )
                     orders.done(order)
                     yield outcome
                 for reference, (order, started) in list(running.items()):

@@ -9,7 +9,6 @@ text (getattr, registries) is not seen.
 
 import ast
 import hashlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.lab import config as configs
+from assay.lab import registry
 from assay.lab.study import Study
 
 LAB_VERSION = 1
@@ -39,7 +39,7 @@ def fingerprint(study: Study, arm: str, config: Any) -> str:
 
 def _stamp() -> int:
     """Changes when a source file does, so that a long-lived process sees edits."""
-    return 0 if not _roots() else max((p.stat().st_mtime_ns for r in _roots() for p in r.rglob("*.py")), default=0)
+    return max((p.stat().st_mtime_ns for root in _roots() for p in root.rglob("*.py")), default=0)
 
 
 @lru_cache(maxsize=512)
@@ -62,11 +62,9 @@ def _code(roots: tuple[tuple[str, str], ...], stamp: int) -> str:
     return "\n".join(f"{module} {name} {text}" for (module, name), text in sorted(texts.items()))
 
 
-@lru_cache(maxsize=1)
 def _roots() -> tuple[Path, ...]:
-    import assay
-
-    return (Path(inspect.getfile(assay)).parent,)
+    """The folders that hold assay's source, its own first."""
+    return (Path(__file__).resolve().parents[1], *registry.study_folders()[1:])
 
 
 def _path(module: str) -> Path | None:
@@ -78,9 +76,7 @@ def _path(module: str) -> Path | None:
     parts = module.split(".")[1:]
     folders = [_roots()[0]]
     if parts[:1] == ["studies"]:
-        from assay.lab.registry import study_folders
-
-        folders, parts = list(study_folders()), parts[1:]
+        folders, parts = list(registry.study_folders()), parts[1:]
     for folder in folders:
         place = folder.joinpath(*parts)
         for candidate in (place.with_suffix(".py"), place / "__init__.py"):
@@ -256,7 +252,11 @@ def _behaviour(node: Any) -> Iterator[ast.AST]:
 
 
 def _is_docstring(node: Any) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _declares_trial(node: ast.AST) -> bool:

@@ -26,7 +26,9 @@ class Lines:
     def end(self, label: str, status: str, error: str, trials: int) -> None:
         self._ended += trials
         spent = time.monotonic() - self._begun
-        self._say(f"[{self._ended}/{self._total}] {label}: {status}{f' ({error})' if error else ''}  {spent:.0f} s")
+        self._say(
+            f"[{self._ended}/{self._total}] {label}: {status}{f' ({error})' if error else ''}  {spent:.0f} s"
+        )
 
     def note(self, text: str) -> None:
         self._say(f"assay: {text}")

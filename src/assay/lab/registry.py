@@ -17,7 +17,9 @@ CATALOGUE = "catalogue.json"
 def study_folders() -> tuple[Path, ...]:
     """The folders that hold study modules: assay's own, then those named in ASSAY_STUDIES."""
     own = Path(__file__).resolve().parents[1] / "studies"
-    more = [Path(p).expanduser().resolve() for p in os.environ.get("ASSAY_STUDIES", "").split(os.pathsep) if p]
+    more = [
+        Path(p).expanduser().resolve() for p in os.environ.get("ASSAY_STUDIES", "").split(os.pathsep) if p
+    ]
     return (own, *more)
 
 
@@ -47,7 +49,9 @@ def load(study_id: str) -> Study:
     if not isinstance(study, Study):
         raise InputError(f"{known[study_id]} defines no `study = Study(...)`")
     if study.id != study_id:
-        raise InputError(f"{known[study_id]} holds the study {study.id!r}: name the file {study.id.replace('-', '_')}.py")
+        raise InputError(
+            f"{known[study_id]} holds the study {study.id!r}: name the file {study.id.replace('-', '_')}.py"
+        )
     study.module = name
     for arm in study.all_arms:
         study.experiment(arm)

@@ -86,7 +86,9 @@ class Results:
 
     def metric(self, arm: str, name: str) -> np.ndarray:
         """One metric of an arm over its seeds [seeds]; NaN where a trial failed or lacks it."""
-        return np.array([self._cells[arm, s].metrics.get(name, np.nan) for s in self.seeds(arm)], dtype=np.float64)
+        return np.array(
+            [self._cells[arm, s].metrics.get(name, np.nan) for s in self.seeds(arm)], dtype=np.float64
+        )
 
     def curve(self, arm: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """A logged curve: steps [k] and values [seeds, k]. Both are empty where nothing is at hand.
@@ -135,7 +137,8 @@ class Results:
     def table(self) -> Any:
         """One row a trial: a pandas DataFrame if pandas is installed, else a list of dicts."""
         rows = [
-            {"arm": t.arm, "seed": t.seed, "status": t.status, **t.metrics, "seconds": t.seconds} for t in self.trials
+            {"arm": t.arm, "seed": t.seed, "status": t.status, **t.metrics, "seconds": t.seconds}
+            for t in self.trials
         ]
         try:
             import pandas

@@ -98,7 +98,17 @@ def run(
     keys = {arm: key(study, arm, config, device) for arm in names}
     have = finished(store, study, keys, wanted)
     orders = [
-        Order(study.id, profile, dict(changes or {}), pairs, keys[pairs[0][0]], device, limit, str(store.root), board)
+        Order(
+            study.id,
+            profile,
+            dict(changes or {}),
+            pairs,
+            keys[pairs[0][0]],
+            device,
+            limit,
+            str(store.root),
+            board,
+        )
         for pairs in units(study, [pair for pair in wanted if pair not in have], keys)
     ]
     display.begin(study, profile, len(wanted), len(have))
@@ -154,7 +164,9 @@ def finished(
     return {pair: read[keys[pair[0]]][pair] for pair in wanted if pair in read[keys[pair[0]]]}
 
 
-def collect(study: Study, profile: str = "laptop", *, results: str | Path | None = None, **selection: Any) -> Results:
+def collect(
+    study: Study, profile: str = "laptop", *, results: str | Path | None = None, **selection: Any
+) -> Results:
     """The finished trials of a selection as Results, without running anything; missing ones count as failed."""
     config = study.configure(profile, selection.pop("changes", None))
     names = study.select_arms(selection.pop("arms", None), selection.pop("extras", False), profile)
@@ -212,8 +224,9 @@ def check_device(device: str) -> str:
         count = torch.cuda.device_count()
         index = int(device.partition(":")[2] or 0)
         if index >= count:
-            raise InputError(f"device {device!r} is not there: this machine has {count} CUDA devices; use --device cpu")
+            raise InputError(
+                f"device {device!r} is not there: this machine has {count} CUDA devices; use --device cpu"
+            )
     elif not torch.backends.mps.is_available():
         raise InputError("device 'mps' is not there; use --device cpu")
     return device
-

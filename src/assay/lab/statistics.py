@@ -26,7 +26,9 @@ def t_interval(effects: Sequence[float] | np.ndarray, level: float = 0.95) -> tu
 def bca_interval(effects: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """BCa bootstrap interval of the mean (Efron 1987), with fixed resampling seed."""
     x = np.asarray(effects, dtype=np.float64)
-    return bootstrap_interval(lambda rows: float(x[rows].mean()), x.size, level, vectorised=lambda r: x[r].mean(-1))
+    return bootstrap_interval(
+        lambda rows: float(x[rows].mean()), x.size, level, vectorised=lambda r: x[r].mean(-1)
+    )
 
 
 def mean_interval(effects: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -47,7 +47,9 @@ def results_root(folder: str | Path | None = None) -> Path:
 class Store:
     """The results folder."""
 
-    def __init__(self, root: str | Path | None = None, warn: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, root: str | Path | None = None, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.root = results_root(root)
         self.warn = warn
         self._seen: dict[tuple[Path, int], dict[str, Any]] = {}
@@ -61,7 +63,9 @@ class Store:
             probe.mkdir()
             probe.rmdir()
         except OSError as error:
-            raise InputError(f"cannot write results to {place}: {error.strerror}; choose another with --results") from None
+            raise InputError(
+                f"cannot write results to {place}: {error.strerror}; choose another with --results"
+            ) from None
         for leftover in place.glob(f"{SCRATCH}*"):
             if not _alive(leftover.name.removeprefix(SCRATCH).partition("-")[0]):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -102,7 +106,9 @@ class Store:
             return self._seal(scratch, study, fingerprint, unit)
         except OSError as error:
             shutil.rmtree(scratch, ignore_errors=True)
-            raise StoreError(f"cannot write results to {self.root / study}: {error.strerror or error}") from error
+            raise StoreError(
+                f"cannot write results to {self.root / study}: {error.strerror or error}"
+            ) from error
 
     def adopt(self, study: str, fingerprint: str, unit: str, files: Mapping[str, bytes]) -> Path:
         """Store a sealed unit that was written on another machine."""
@@ -114,7 +120,9 @@ class Store:
             return self._seal(scratch, study, fingerprint, unit)
         except OSError as error:
             shutil.rmtree(scratch, ignore_errors=True)
-            raise StoreError(f"cannot write results to {self.root / study}: {error.strerror or error}") from error
+            raise StoreError(
+                f"cannot write results to {self.root / study}: {error.strerror or error}"
+            ) from error
 
     def _seal(self, scratch: Path, study: str, fingerprint: str, unit: str) -> Path:
         """Rename a complete scratch folder to its place."""
@@ -196,7 +204,9 @@ class Store:
         """The fingerprints that have results."""
         place = self.root / study
         hexadecimal = re.compile(r"[0-9a-f]{16}(-\w+)?")
-        return sorted(p.name for p in place.iterdir() if hexadecimal.fullmatch(p.name)) if place.is_dir() else []
+        return (
+            sorted(p.name for p in place.iterdir() if hexadecimal.fullmatch(p.name)) if place.is_dir() else []
+        )
 
     def clean(self, studies: Iterable[str] | None = None, keep: Mapping[str, set[str]] | None = None) -> int:
         """Delete results (of some studies; but those whose fingerprints are in `keep`); bytes freed."""
@@ -243,7 +253,7 @@ def _open(unit: Path) -> dict[str, Any]:
             raise Damaged(f"{name} is missing")
         if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
             raise Damaged(f"the checksum of {name} does not fit")
-    return body  # type: ignore[no-any-return]
+    return body
 
 
 def _reader(

@@ -151,14 +151,18 @@ class Study:
             seen.add(claim.id)
             for name in claim.arms:
                 if name not in self.all_arms:
-                    raise ValueError(f"study {self.id}, claim {claim.id}: {unknown('arm', name, self.all_arms)}")
+                    raise ValueError(
+                        f"study {self.id}, claim {claim.id}: {unknown('arm', name, self.all_arms)}"
+                    )
         for extra in self.needs:
             if extra not in EXTRAS:
                 raise ValueError(f"study {self.id}: {unknown('extra', extra, EXTRAS)}")
         for question in self.questions:
             for name in question.arms:
                 if name not in self.all_arms:
-                    raise ValueError(f"study {self.id}, question {question.id}: {unknown('arm', name, self.all_arms)}")
+                    raise ValueError(
+                        f"study {self.id}, question {question.id}: {unknown('arm', name, self.all_arms)}"
+                    )
         self.experiments: list[Experiment] = []
         self.figures: list[FigureSpec] = []
         self.checks: list[Callable[[Any], None]] = []
@@ -176,7 +180,9 @@ class Study:
         """
         return self._declare(patterns, config, batch=False)
 
-    def batch(self, *patterns: Any, config: str | None = None, group: Group = "arm", size: int | None = None) -> Any:
+    def batch(
+        self, *patterns: Any, config: str | None = None, group: Group = "arm", size: int | None = None
+    ) -> Any:
         """Decorate the function that runs many (arm, seed) pairs as one tensor program.
 
         It is called `(run: Batch, pairs, config)` and yields or returns one metrics dict for each pair, in order.
@@ -227,7 +233,9 @@ class Study:
         """The function that runs `arm` (exactly one must)."""
         found = [experiment for experiment in self.experiments if experiment.runs(arm)]
         if len(found) != 1:
-            raise ValueError(f"study {self.id}: {len(found)} trial functions run arm {arm!r}; there must be one")
+            raise ValueError(
+                f"study {self.id}: {len(found)} trial functions run arm {arm!r}; there must be one"
+            )
         return found[0]
 
     def configure(self, profile: str = "laptop", changes: Mapping[str, Any] | None = None) -> Any:
@@ -266,7 +274,9 @@ class Study:
             if (extras or not arm.extra) and any(fnmatchcase(arm.name, glob) for glob in globs)
         )
 
-    def seeds_of(self, arm: str, profile: str = "laptop", seeds: int | None = None, first: int = 0) -> tuple[int, ...]:
+    def seeds_of(
+        self, arm: str, profile: str = "laptop", seeds: int | None = None, first: int = 0
+    ) -> tuple[int, ...]:
         """The seeds that `arm` runs under a profile; `seeds` (from the command line) replaces every default."""
         if seeds is not None and seeds < 1:
             raise InputError(f"seeds must be at least 1, not {seeds}")

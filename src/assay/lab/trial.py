@@ -66,7 +66,9 @@ class _Run:
         for step in range(n):
             now = time.monotonic()
             if now - self._begun > self._time_limit:
-                raise TimeLimitReached(f"longer than its time limit of {self._time_limit:g} s (at step {step} of {n})")
+                raise TimeLimitReached(
+                    f"longer than its time limit of {self._time_limit:g} s (at step {step} of {n})"
+                )
             if self._report is not None and now - self._reported > 0.2:
                 self._reported = now
                 self._report(step / n)
@@ -92,7 +94,9 @@ class _Run:
             now = time.monotonic()
             if now - self._board_time.get((arm, seed), -1.0) > 0.5:
                 self._board_time[arm, seed] = now
-                writer = self._boards.get((arm, seed)) or self._boards.setdefault((arm, seed), self._board(arm, seed))
+                writer = self._boards.get((arm, seed)) or self._boards.setdefault(
+                    (arm, seed), self._board(arm, seed)
+                )
                 for name, value in values.items():
                     writer.add_scalar(name, float(value), step)
 
@@ -125,7 +129,9 @@ class _Run:
         arrays: dict[str, np.ndarray] = {}
         for arm, seed, name in [key for key in self._curves if key[:2] in pairs]:
             steps, values = self._curves.pop((arm, seed, name))
-            keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), CURVE_POINTS)).round().astype(int))
+            keep = np.unique(
+                np.linspace(0, len(steps) - 1, min(len(steps), CURVE_POINTS)).round().astype(int)
+            )
             key = f"{trial_folder(arm, seed)}/{name}"
             arrays[f"{key}/steps"] = np.array(steps, dtype=np.int64)[keep]
             arrays[f"{key}/values"] = np.array([float(values[i]) for i in keep], dtype=np.float64)
@@ -154,7 +160,11 @@ def _arrays(value: Any) -> dict[str, np.ndarray] | None:
         if value.dtype == object:
             raise TypeError("an array of Python objects cannot be saved: give it a numeric dtype")
         return {"value": value}
-    if isinstance(value, dict) and value and all(hasattr(v, "detach") or isinstance(v, np.ndarray) for v in value.values()):
+    if (
+        isinstance(value, dict)
+        and value
+        and all(hasattr(v, "detach") or isinstance(v, np.ndarray) for v in value.values())
+    ):
         return {str(k): (_arrays(v) or {})["value"] for k, v in value.items()}
     return None
 
@@ -189,7 +199,7 @@ class Trial(_Run):
         return self._numpy(stream, self.seed)
 
     def log(self, step: int, **values: Any) -> None:
-        """Add points to the curves named by the keywords (floats or 0-d tensors). Cheap: nothing is read until the end."""
+        """Add points to the curves named by the keywords (floats or 0-d tensors). Cheap: tensors are read at the end."""
         self._log(self.arm, self.seed, step, values)
 
     def save(self, name: str, value: Any) -> None:
@@ -204,7 +214,9 @@ class Batch(_Run):
         super().__init__(**run)
         self.pairs = list(pairs)
 
-    def generator(self, stream: str, seed: int, device: "str | torch.device | None" = None) -> "torch.Generator":
+    def generator(
+        self, stream: str, seed: int, device: "str | torch.device | None" = None
+    ) -> "torch.Generator":
         """The torch generator of one seed's stream, as `Trial.generator` gives it."""
         return self._generator(stream, seed, device)
 

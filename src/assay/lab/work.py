@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from assay._version import __version__
 from assay.lab import registry
 from assay.lab.results import Status
 from assay.lab.store import Pair, Store, StoreError
@@ -85,7 +86,9 @@ def perform(order: Order, report: Reporter | None = None) -> Outcome:
         trace = traceback.format_exc()
         if isinstance(error, OSError) and error.filename is None and error.errno in (27, 28, 122):
             # No space, quota or file-size limit met while an artifact was written.
-            return Outcome(order, "failed", f"cannot write results: {error.strerror}", trace, _rest(order, done), True)
+            return Outcome(
+                order, "failed", f"cannot write results: {error.strerror}", trace, _rest(order, done), True
+            )
         return Outcome(order, "failed", text[0] if text else type(error).__name__, trace, _rest(order, done))
     return Outcome(order)
 
@@ -145,7 +148,9 @@ def _perform(study: Study, order: Order, store: Store, report: Reporter | None, 
                 raise ValueError(f"the batch gave more than {len(order.pairs)} results") from None
             waiting.append({"arm": arm, "seed": seed, "status": "ok", "metrics": checked(metrics)})
         if len(done) + len(waiting) != len(order.pairs):
-            raise ValueError(f"the batch gave {len(done) + len(waiting)} results for {len(order.pairs)} pairs")
+            raise ValueError(
+                f"the batch gave {len(done) + len(waiting)} results for {len(order.pairs)} pairs"
+            )
         flush()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -159,8 +164,8 @@ def checked(metrics: Any) -> dict[str, float]:
     for name, value in metrics.items():
         if not isinstance(name, str):
             raise TypeError(f"metric names are text, not {name!r}")
-        if hasattr(value, "item") and getattr(value, "numel", lambda: getattr(value, "size", 1))() == 1:
-            value = value.item()
+        if hasattr(value, "item") and np.size(value.detach() if hasattr(value, "detach") else value) == 1:
+            value = value.item()  # a 0-d tensor, an array of one, a numpy scalar
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"metric {name!r} must be a number, not {type(value).__name__}")
         plain[name] = float(value)
@@ -248,15 +253,13 @@ def environment(device: str = "cpu") -> Mapping[str, Any]:
     import scipy
     import torch
 
-    import assay
-
     cuda = device.startswith("cuda")
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        "assay": assay.__version__,
+        "assay": __version__,
         "commit": git_commit(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
@@ -272,7 +275,12 @@ def git_commit() -> str:
     here = Path(__file__).resolve().parent
     try:
         head = subprocess.run(
-            ["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+            ["git", "rev-parse", "--short=10", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         ).stdout.strip()
         changed = subprocess.run(
             ["git", "status", "--porcelain", "--", str(here.parent)],
@@ -291,4 +299,3 @@ def _cpu() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return platform.processor() or platform.machine()
-
