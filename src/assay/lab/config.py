@@ -55,7 +55,8 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     if kind is Any:
         return value
     if origin in (Union, types.UnionType):
-        for option in arguments:
+        # None first, or the text "none" would be taken as text where both are allowed.
+        for option in sorted(arguments, key=lambda kind: kind is not type(None)):
             try:
                 return convert(value, option, key)
             except InputError:

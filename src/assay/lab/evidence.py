@@ -97,10 +97,11 @@ def publish(
     if not allow_dirty and (changed := _uncommitted()):
         raise InputError(f"evidence speaks of committed code: commit {changed} first")
     results = runner.run(study, "laptop", extras=extras, **run_options)
-    if not extras:
-        more = runner.collect(study, extras=True, results=run_options.get("results"))
-        if not any(t.status != "ok" for t in more.trials if study.all_arms[t.arm].extra):
-            results = more
+    more = [arm.name for arm in study.all_arms.values() if arm.extra]
+    if more and not extras:
+        found = runner.collect(study, arms=more, results=run_options.get("results")).trials
+        if all(trial.status == "ok" for trial in found):
+            results = Results(study, "laptop", results.config, results.trials + found)
     target = root / study.id
     root.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{study.id}-", dir=root))

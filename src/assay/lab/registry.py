@@ -44,7 +44,10 @@ def load(study_id: str) -> Study:
         if str(folder) not in package.__path__:
             package.__path__.append(str(folder))
     name = f"assay.studies.{study_id.replace('-', '_')}"
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        raise InputError(f"study {study_id} cannot be imported: {type(error).__name__}: {error}") from error
     study = getattr(module, "study", None)
     if not isinstance(study, Study):
         raise InputError(f"{known[study_id]} defines no `study = Study(...)`")
@@ -71,7 +74,13 @@ def catalogue() -> list[dict[str, Any]]:
         entry = stored.get(study_id)
         source = _source_hash(path)
         if entry is None or entry["source"] != source:
-            entry = load(study_id).describe() | {"source": source}
+            try:
+                entry = load(study_id).describe() | {"source": source}
+            except InputError as error:  # one broken study must not hide the others
+                entry = dict.fromkeys(("arms", "extras", "claims", "profiles", "needs"), ()) | {
+                    "number": 0, "id": study_id, "domain": "broken", "title": str(error), "seeds": 0,
+                    "paper": {}, "mechanisms": {}, "source": source,
+                }  # fmt: skip
         entries.append({k: v for k, v in entry.items() if k != "source"})
     return sorted(entries, key=lambda e: (e["number"] or 1_000, e["id"]))
 

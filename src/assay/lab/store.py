@@ -299,4 +299,7 @@ def _alive(pid: str) -> bool:
         return False
     except OSError:
         return True  # someone else's
-    return True
+    try:  # ended, but not yet collected by its parent: as in containers whose first process collects nothing
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True

@@ -164,8 +164,9 @@ def checked(metrics: Any) -> dict[str, float]:
     for name, value in metrics.items():
         if not isinstance(name, str):
             raise TypeError(f"metric names are text, not {name!r}")
-        if hasattr(value, "item") and np.size(value.detach() if hasattr(value, "detach") else value) == 1:
-            value = value.item()  # a 0-d tensor, an array of one, a numpy scalar
+        if hasattr(value, "item"):  # a tensor, an array or a numpy scalar
+            count = value.numel() if hasattr(value, "numel") else value.size
+            value = value.item() if count == 1 else value
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"metric {name!r} must be a number, not {type(value).__name__}")
         plain[name] = float(value)
