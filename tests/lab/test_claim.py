@@ -41,7 +41,7 @@ def test_difference() -> None:
 def test_pairing_matters() -> None:
     """A spread between seeds that both arms share does not widen the interval."""
     seeds = np.array([0.0, 10.0, -20.0, 35.0])
-    decision = decide(GAP, a=list(seeds), b=list(seeds + [1.0, 1.1, 0.9, 1.0]))
+    decision = decide(GAP, a=list(seeds), b=list(seeds + np.array([1.0, 1.1, 0.9, 1.0])))
     assert decision.outcome == "supported"
 
 

@@ -124,7 +124,7 @@ def test_stopping_keeps_what_is_finished(tmp_path: Path, toys: Path, number: int
     parent = start("trouble", "--arms", "good", "--seeds", "20", "--set", "seconds=0.3", "--workers", "2")
     wait_for(lambda: len(records(root)) >= 1)
     os.kill(parent.pid, number)
-    out, err = parent.communicate(timeout=30)
+    _, err = parent.communicate(timeout=30)
     assert parent.returncode == code
     assert "Traceback" not in err
     if code == 130:

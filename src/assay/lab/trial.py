@@ -199,7 +199,7 @@ class Trial(_Run):
         return self._numpy(stream, self.seed)
 
     def log(self, step: int, **values: Any) -> None:
-        """Add points to the curves named by the keywords (floats or 0-d tensors). Cheap: tensors are read at the end."""
+        """Add points to the curves named by the keywords (floats or 0-d tensors), which are read at the end only."""
         self._log(self.arm, self.seed, step, values)
 
     def save(self, name: str, value: Any) -> None:
