@@ -87,7 +87,7 @@ def test_rows(toy: Study, published: evidence.Evidence) -> None:
 
 def test_uncommitted_source_is_refused(toy: Study, monkeypatch) -> None:
     monkeypatch.setattr(evidence, "_uncommitted", lambda: "src/assay/x.py")
-    with pytest.raises(InputError, match="commit .* first"):
+    with pytest.raises(InputError, match=r"commit \S+ first"):
         evidence.publish(toy, executor="inline")
 
 

@@ -26,15 +26,27 @@ _OUTSIDE = ("assay.lab", "assay._extras", "assay.cli")
 
 def fingerprint(study: Study, arm: str, config: Any) -> str:
     """16 hex digits over what decides the numbers of `arm`: code, config values, lab version."""
-    experiment = study.experiment(arm)
     part = study.part(arm, config)
     digest = hashlib.sha256(f"{LAB_VERSION}\0{study.id}\0{configs.canonical(part)}".encode())
-    roots = [(experiment.function.__module__, experiment.function.__name__)]
-    # Fields of the config enter by value; its methods and properties are code.
-    kinds = {type(part)} | {type(v) for v in vars(part).values() if is_dataclass(v)}
-    roots += [(kind.__module__, f"{kind.__name__}()") for kind in kinds]
-    digest.update(_code(tuple(sorted(set(roots))), _stamp()).encode())
+    texts = _code(_entry(study, arm, part), _stamp())
+    digest.update(
+        "\n".join(f"{module} {name} {text}" for (module, name), text in sorted(texts.items())).encode()
+    )
     return digest.hexdigest()[:16]
+
+
+def reachable(study: Study, arm: str) -> set[str]:
+    """Dotted names of everything of assay that the trials of `arm` can reach."""
+    texts = _code(_entry(study, arm, study.part(arm, study.config)), _stamp())
+    return {f"{module}.{name}" for module, name in texts}
+
+
+def _entry(study: Study, arm: str, part: Any) -> tuple[tuple[str, str], ...]:
+    """Where the search begins: the arm's function, and the methods of its config (fields enter by value)."""
+    function = study.experiment(arm).function
+    kinds = {type(part)} | {type(value) for value in vars(part).values() if is_dataclass(value)}
+    roots = {(function.__module__, function.__name__)} | {(k.__module__, f"{k.__name__}()") for k in kinds}
+    return tuple(sorted(roots))
 
 
 def _stamp() -> int:
@@ -43,8 +55,8 @@ def _stamp() -> int:
 
 
 @lru_cache(maxsize=512)
-def _code(roots: tuple[tuple[str, str], ...], stamp: int) -> str:
-    """Canonical text of every definition reachable from `roots`."""
+def _code(roots: tuple[tuple[str, str], ...], stamp: int) -> dict[tuple[str, str], str]:
+    """(module, name) -> canonical text of every definition reachable from `roots`."""
     seen: set[tuple[str, str]] = set()
     texts: dict[tuple[str, str], str] = {}
     todo = list(roots)
@@ -59,7 +71,7 @@ def _code(roots: tuple[tuple[str, str], ...], stamp: int) -> str:
         for node, name in module.find(item[1]):
             texts[(item[0], name)] = texts.get((item[0], name), "") + canonical(node)
             todo += module.references(node)
-    return "\n".join(f"{module} {name} {text}" for (module, name), text in sorted(texts.items()))
+    return texts
 
 
 def _roots() -> tuple[Path, ...]:
