@@ -258,37 +258,44 @@ def _print_results(results: Any) -> None:
         f"\n[bold]{results.study.id}[/] ({results.profile}): {len(results.trials)} trials "
         f"({len(results.trials) - len(new)} finished before), {results.elapsed:.0f} s"
     )
-    console.print(_verdict_table([(None, v.record()) for v in results.verdicts]))
+    _print_verdicts(console, [v.record() for v in results.verdicts])
     for trial in results.failed:
         console.print(f"[red]{trial.arm} #{trial.seed} {trial.status}[/]: {trial.error}", markup=True)
 
 
-def _verdict_table(rows: list[tuple[str | None, dict[str, Any]]]) -> Any:
+def _print_verdicts(console: Any, rows: list[dict[str, Any]]) -> None:
+    """Verdict and claim, then each test with its effect and interval, then the paper's own figure."""
     from rich.markup import escape
-    from rich.table import Table
+    from rich.padding import Padding
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if any(study for study, _ in rows):
-        table.add_column("study")
-    for name in ("verdict", "claim", "effect [interval]", "wanted", "paper"):
-        table.add_column(name, overflow="fold")
-    for study, row in rows:
-        verdict = row["verdict"]
-        interval = row["interval"]
-        effect = "" if row["effect"] is None else f"{row['effect']:.3g}"
-        if interval and None not in interval:
-            effect += f" [{interval[0]:.3g}, {interval[1]:.3g}]"
-        cells = [
-            f"[{MARKS[verdict]}]{verdict}[/]",
-            row["claim"],
-            escape(effect),
-            "" if row["threshold"] is None else f"{row['threshold']:.3g}",
-            escape(row["paper"]),
+    for row in rows:
+        console.print(f"[{MARKS[row['verdict']]}]{row['verdict']:>12}[/]  [bold]{row['claim']}[/]")
+        lines = [f"{escape(part['test'])}: {_numbers(part)}" for part in _leaves(row) if part["test"]]
+        if row.get("reason"):
+            lines.append(escape(row["reason"]))
+        lines.append(f"[dim]paper: {escape(row['paper'])}[/]")
+        console.print(Padding("\n".join(line for line in lines if line), (0, 0, 0, 14)))
+
+
+def _leaves(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The single tests that a (combined) test consists of."""
+    parts = row.get("parts") or []
+    if not parts:
+        return [
+            {
+                "test": row.get("test") or row.get("text") or "",
+                **{k: row.get(k) for k in ("effect", "interval")},
+            }
         ]
-        table.add_row(*([study or ""] if len(table.columns) == 6 else []), *cells)
-        if row.get("reason") and verdict in ("not decided", "inconclusive"):
-            table.add_row(*[""] * (len(table.columns) - 4), f"[dim]{escape(row['reason'])}[/]", "", "", "")
-    return table
+    return [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _numbers(row: dict[str, Any]) -> str:
+    if row["effect"] is None:
+        return "no effect"
+    interval = row["interval"]
+    known = interval and None not in interval
+    return f"{row['effect']:.4g}" + (f" \\[{interval[0]:.4g}, {interval[1]:.4g}]" if known else "")
 
 
 def _ids(options: argparse.Namespace) -> list[str]:
@@ -310,7 +317,10 @@ def _verdicts(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(rows)
     else:
-        _console().print(_verdict_table([(row["study"], row) for row in rows]))
+        console = _console()
+        for study in dict.fromkeys(row["study"] for row in rows):
+            console.print(f"[bold underline]{study}[/]")
+            _print_verdicts(console, [row for row in rows if row["study"] == study])
     return 0
 
 
