@@ -274,7 +274,7 @@ def _print_verdicts(console: Any, rows: list[dict[str, Any]]) -> None:
         if row.get("reason"):
             lines.append(escape(row["reason"]))
         lines.append(f"[dim]paper: {escape(row['paper'])}[/]")
-        console.print(Padding("\n".join(line for line in lines if line), (0, 0, 0, 14)))
+        console.print(Padding("\n".join(line for line in lines if line), (0, 0, 0, 14), expand=False))
 
 
 def _leaves(row: dict[str, Any]) -> list[dict[str, Any]]:

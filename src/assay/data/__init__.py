@@ -1,1 +1,45 @@
 """What studies learn from: real data that packages ship, loaders for the full sets, generators."""
+
+from assay.data.chorales import ChoraleSet, load_chorales, synthetic_chorales
+from assay.data.images import (
+    BoxedImages,
+    ImageFolder,
+    ImageSet,
+    ImageSplits,
+    cluttered,
+    digits,
+    image_folder,
+    ink_boxes,
+    mnist,
+    mnist5k,
+    scatter,
+    split,
+    stratified_order,
+)
+from assay.data.pianoroll import SILENCE, PianorollCodec, render_wav
+from assay.data.shapes import NotSoClevr, Scenes, sort_of_clevr
+
+__all__ = [
+    "SILENCE",
+    "BoxedImages",
+    "ChoraleSet",
+    "ImageFolder",
+    "ImageSet",
+    "ImageSplits",
+    "NotSoClevr",
+    "PianorollCodec",
+    "Scenes",
+    "cluttered",
+    "digits",
+    "image_folder",
+    "ink_boxes",
+    "load_chorales",
+    "mnist",
+    "mnist5k",
+    "render_wav",
+    "scatter",
+    "sort_of_clevr",
+    "split",
+    "stratified_order",
+    "synthetic_chorales",
+]

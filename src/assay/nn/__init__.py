@@ -1,1 +1,31 @@
 """Layers and networks."""
+
+from assay.nn.coords import (
+    AddCoords,
+    CoordConv1d,
+    CoordConv2d,
+    CoordConv3d,
+    CoordConvTranspose2d,
+    add_coords,
+    coordconvert,
+    coordinates,
+)
+from assay.nn.painters import ConvRegressor, CoordPainter, CoordRegressor, DeconvPainter, scale_positions
+from assay.nn.pianoroll import Coconet
+
+__all__ = [
+    "AddCoords",
+    "Coconet",
+    "ConvRegressor",
+    "CoordConv1d",
+    "CoordConv2d",
+    "CoordConv3d",
+    "CoordConvTranspose2d",
+    "CoordPainter",
+    "CoordRegressor",
+    "DeconvPainter",
+    "add_coords",
+    "coordconvert",
+    "coordinates",
+    "scale_positions",
+]
