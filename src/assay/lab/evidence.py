@@ -97,7 +97,7 @@ def publish(
     if not allow_dirty and (changed := _uncommitted()):
         raise InputError(f"evidence speaks of committed code: commit {changed} first")
     results = runner.run(study, "laptop", extras=extras, **run_options)
-    more = [arm.name for arm in study.all_arms.values() if arm.extra]
+    more = [arm for arm in study.select_arms(extras=True) if study.all_arms[arm].extra]
     if more and not extras:
         found = runner.collect(study, arms=more, results=run_options.get("results")).trials
         if all(trial.status == "ok" for trial in found):
