@@ -364,18 +364,23 @@ def _status(options: argparse.Namespace) -> int:
 
 def _site(options: argparse.Namespace) -> int:
     from assay.lab import evidence, registry
+    from assay.lab.errors import InputError
     from assay.lab.site import Entry, build
 
     entries = []
     for about in registry.catalogue():
-        study = registry.load(about["id"])
+        common = {k: about[k] for k in ("number", "id", "domain", "title")}
+        try:
+            study = registry.load(about["id"])
+        except InputError as error:  # its page says why; the others are not held up
+            entries.append(
+                Entry(**common, study=None, evidence=None, status="missing", reason=str(error), page_text="")
+            )
+            continue
         fresh = evidence.freshness(study)
         entries.append(
             Entry(
-                number=study.number,
-                id=study.id,
-                domain=study.domain,
-                title=about["title"],
+                **common,
                 study=study,
                 evidence=evidence.load(study) if fresh.status != "missing" else None,
                 status=fresh.status,

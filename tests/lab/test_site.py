@@ -558,10 +558,10 @@ def test_json_of_all_verdicts(site: Path) -> None:
 
 def test_build_replaces_a_site_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    some = entries(tmp_path / "evidence")
+    some = [Entry(i, f"study-{i}", "games", "T", None, None, "missing", "no package") for i in (1, 2)]
     build(some, out)
     build(some[:1], out)
-    assert [path.name for path in (out / "studies").iterdir()] == ["game-study.html"]
+    assert [path.name for path in (out / "studies").iterdir()] == ["study-1.html"]
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("years of work", encoding="utf-8")
