@@ -17,7 +17,9 @@ def timed(executor: str, arms: list[str] | None, seeds: int, workers: int) -> tu
     study = registry.load("coordconv")
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        results = runner.run(study, arms=arms, seeds=seeds, executor=executor, workers=workers, results=folder)
+        results = runner.run(
+            study, arms=arms, seeds=seeds, executor=executor, workers=workers, results=folder
+        )
         return time.monotonic() - begun, results
 
 
@@ -46,7 +48,9 @@ def main() -> None:
     print(f"same numbers to the bit: {same(first, second)}")
     if options.check_ray:
         ray, third = timed("ray", arms, options.seeds, 2)
-        print(f"Ray, two workers: {inline / ray:.2f} times as fast; same numbers to the bit: {same(first, third)}")
+        print(
+            f"Ray, two workers: {inline / ray:.2f} times as fast; same numbers to the bit: {same(first, third)}"
+        )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def test_an_unseen_state_is_even_and_counts_are_smoothed():
 
 
 def test_gradient_fit_reaches_the_maximum_of_the_likelihood():
-    truth, seen = watched(replicas=1, rollouts=200)
+    _, seen = watched(replicas=1, rollouts=200)
     states, actions = seen.states2[:, 0], seen.actions2[:, 0]
     model = TabularOpponentModel(dtype=torch.float64)
     losses = fit_opponent(model, states, actions, steps=400, lr=5.0)
@@ -46,7 +46,8 @@ def test_gradient_fit_reaches_the_maximum_of_the_likelihood():
     assert losses[-1] < losses[0]
     counted = TabularOpponentModel(dtype=torch.float64)
     visits = counted.count(states, actions)
-    torch.testing.assert_close(model.logits.detach()[visits > 500], counted.logits.detach()[visits > 500], atol=0.05, rtol=0)
+    fitted, known = (m.logits.detach()[visits > 500] for m in (model, counted))
+    torch.testing.assert_close(fitted, known, atol=0.05, rtol=0)
     assert isinstance(model, ActionForecaster)
 
 
@@ -79,4 +80,4 @@ def test_bad_input_is_told():
     with pytest.raises(ValueError, match="single model"):
         TabularOpponentModel((2,))(torch.tensor([0]))
     with pytest.raises(ValueError, match="does not fit"):
-        TabularOpponentModel((2,)).count(torch.zeros(3, 1, 4, dtype=torch.int64), torch.zeros(3, 1, 4, dtype=torch.int64))
+        TabularOpponentModel((2,)).count(*[torch.zeros(3, 1, 4, dtype=torch.int64)] * 2)

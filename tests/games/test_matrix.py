@@ -74,7 +74,9 @@ def test_symmetric_players_swap_places(seed, gamma):
 
 def test_occupancy_sums_to_the_horizon():
     theta1, theta2 = policies(4, 7)
-    torch.testing.assert_close(ipd(0.9).occupancy(theta1, theta2).sum(-1), torch.full((7,), 10.0, dtype=torch.float64))
+    torch.testing.assert_close(
+        ipd(0.9).occupancy(theta1, theta2).sum(-1), torch.full((7,), 10.0, dtype=torch.float64)
+    )
 
 
 def test_swap_view_twice_is_nothing():
@@ -130,7 +132,9 @@ def test_environment_agrees_with_play():
     for t in range(steps):
         assert torch.equal(obs, torch.stack([seen.states1[t], seen.states2[t]], -1))
         step = world.step(torch.stack([seen.actions1[t], seen.actions2[t]], -1))
-        torch.testing.assert_close(step.reward.double(), torch.stack([seen.rewards1[t], seen.rewards2[t]], -1))
+        torch.testing.assert_close(
+            step.reward.double(), torch.stack([seen.rewards1[t], seen.rewards2[t]], -1)
+        )
         assert bool(step.truncated.all()) == (t == steps - 1)
         obs = step.obs
     assert (obs == 4).all()  # started again

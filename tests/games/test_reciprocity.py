@@ -29,7 +29,8 @@ def test_the_view_matters():
 
 
 def test_probability_even_mixing_and_saturation():
-    theta = torch.stack([torch.zeros(5), torch.full((5,), 0.39), torch.tensor([0.0, 0, 0, 0, 0.5]), torch.full((5,), 11.0)])
+    rows = [[0.0] * 5, [0.39] * 5, [0.0, 0, 0, 0, 0.5], [11.0] * 5]
+    theta = torch.tensor(rows)
     stats = reciprocity_stats(theta)
     assert stats["mixed"].tolist() == [1, 1, 0, 0]  # sigmoid(0.39) = 0.596, sigmoid(0.5) = 0.622
     assert stats["saturated"].tolist() == [0, 0, 0, 1]

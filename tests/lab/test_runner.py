@@ -179,3 +179,36 @@ def test_tensorboard(toy: Study, tmp_path) -> None:
     pytest.importorskip("tensorboard", reason="live logging needs: pip install tensorboard")
     runner.run(toy, executor="inline", arms=["plain"], seeds=1, board=str(tmp_path / "tb"))
     assert list((tmp_path / "tb" / "plain" / "seed-0").glob("events*"))
+
+
+def test_the_time_of_a_batch_is_shared_by_its_pairs(tmp_path) -> None:
+    """Whether it yields or returns its answers; the sum is the time of the call."""
+    import time
+    from dataclasses import dataclass
+
+    from assay.lab import store, work
+
+    @dataclass(frozen=True)
+    class Config:
+        steps: int = 1
+
+    study = Study(id="toy", paper=Paper("T", "N", 2020), domain="t", arms=("a", "b"), config=Config())
+
+    @study.batch("a")
+    def returns(run, pairs, config):
+        time.sleep(0.4)
+        return [{"y": 0.0} for _ in pairs]
+
+    @study.batch("b")
+    def yields(run, pairs, config):
+        for _ in pairs:
+            time.sleep(0.1)
+            yield {"y": 0.0}
+
+    for arm in "ab":
+        pairs = tuple((arm, seed) for seed in range(4))
+        order = work.Order("toy", "laptop", {}, pairs, "f" * 16, results=str(tmp_path))
+        work._perform(study, order, store.Store(order.results), None, [])
+        trials = [t for pair, t in store.Store(tmp_path).read("toy", "f" * 16).items() if pair[0] == arm]
+        assert 0.4 <= sum(t.seconds for t in trials) < 0.7
+        assert trials[0].ended - trials[0].started >= 0.4

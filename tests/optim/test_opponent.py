@@ -64,7 +64,8 @@ def test_even_policies_in_the_dilemma_are_pushed_towards_tit_for_tat():
 @pytest.mark.parametrize("seed", range(3))
 def test_in_zero_sum_games_both_corrections_are_one(seed):
     theta1, theta2 = policies(seed, 4)
-    grads = {m: opponent_shaping_grad(imp().losses, theta1, theta2, 0.7, m) for m in ("naive", "lola", "lookahead", "full")}
+    modes = ("naive", "lola", "lookahead", "full")
+    grads = {m: opponent_shaping_grad(imp().losses, theta1, theta2, 0.7, m) for m in modes}
     for player in (0, 1):
         naive = grads["naive"][player]
         torch.testing.assert_close(grads["lola"][player], grads["lookahead"][player], atol=1e-10, rtol=0)
@@ -76,7 +77,9 @@ def test_in_zero_sum_games_both_corrections_are_one(seed):
 
 def test_the_corrections_differ_in_the_dilemma():
     theta1, theta2 = policies(5)
-    lola, lookahead = (opponent_shaping_grad(ipd().losses, theta1, theta2, 1.0, m)[0] for m in ("lola", "lookahead"))
+    lola, lookahead = (
+        opponent_shaping_grad(ipd().losses, theta1, theta2, 1.0, m)[0] for m in ("lola", "lookahead")
+    )
     assert (lola - lookahead).norm() > 0.1 * lola.norm()
 
 
@@ -102,7 +105,8 @@ def test_step_matrix_of_the_bilinear_game(eta, radius):
 
 
 @pytest.mark.parametrize(
-    ("mode", "total"), [("naive", 1.0), ("lookahead", 1.0), ("sos", 1.0), ("lola", 1.25), ("lola2", None), ("full", None)]
+    ("mode", "total"),
+    [("naive", 1.0), ("lookahead", 1.0), ("sos", 1.0), ("lola", 1.25), ("lola2", None), ("full", None)],
 )
 def test_fixed_points_of_the_tandem_game(mode, total):
     x, y = scalar(0.3), scalar(-0.2)
@@ -200,7 +204,8 @@ def test_fraction_of_stable_opponent_shaping():
     assert float(sos_fraction([big], [big], [0.25 * big])) == 1.0
     # Near a fixed point: the square of the gradient.
     assert float(sos_fraction([0.05 * big], [big], [-big])) == pytest.approx(0.0025)
-    batch = sos_fraction([torch.stack([big, 0.05 * big])], [torch.stack([big, big])], [torch.stack([4 * big, -big])], batch=(2,))
+    xi, ahead = torch.stack([big, 0.05 * big]), torch.stack([big, big])
+    batch = sos_fraction([xi], [ahead], [torch.stack([4 * big, -big])], batch=(2,))
     torch.testing.assert_close(batch, torch.tensor([0.125, 0.0025]))
 
 
@@ -224,7 +229,9 @@ def test_each_player_may_have_its_own_mode_and_rate():
     both = opponent_shaping_grad(ipd().losses, theta1, theta2, (0.3, 0.9), "sos")
     torch.testing.assert_close(mixed[1], both[1])
     nobody = opponent_shaping_grad(ipd().losses, theta1, theta2, (0.3, 0.9), ("lola", "naive"))
-    torch.testing.assert_close(nobody[1], opponent_shaping_grad(ipd().losses, theta1, theta2, 0.0, "naive")[1])
+    torch.testing.assert_close(
+        nobody[1], opponent_shaping_grad(ipd().losses, theta1, theta2, 0.0, "naive")[1]
+    )
 
 
 def networks() -> tuple[nn.Module, nn.Module, torch.Tensor]:
@@ -246,7 +253,9 @@ def test_modules_and_dicts_of_tensors_agree(mode):
         return (u * v.sin() + u**2).mean(), (v**2 - u * v**3).mean()
 
     g = opponent_shaping_grad(by_module, first, second, 0.5, mode)
-    h = opponent_shaping_grad(by_dict, dict(first.named_parameters()), dict(second.named_parameters()), 0.5, mode)
+    h = opponent_shaping_grad(
+        by_dict, dict(first.named_parameters()), dict(second.named_parameters()), 0.5, mode
+    )
     assert set(g[0]) == {name for name, _ in first.named_parameters()}
     torch.testing.assert_close(g, h)
     assert all(p.grad is None for p in first.parameters())
@@ -263,10 +272,11 @@ def test_nested_parameters_keep_their_structure():
     g1, g2 = opponent_shaping_grad(losses, params1, params2, 0.1, "lola")
     assert isinstance(g1, tuple)
     assert set(g1[1][1]) == {"w"}
-    # total = 2; grad_2 L1 = total, grad_2 L2 = -2 total y, so the term is grad_1 <stop(2), -2 total y> = 4 grad_1 total.
+    # total = 2 and y = -1. Player 1's term is grad_1 <stop(total), -2 total y> = 4 grad_1 total, player 2's is
+    # grad_2 <stop(-y^2 grad_1 total), y grad_1 total> = -|grad_1 total|^2 = -(1 + 0.25 + 4).
     assert float(g1[0]) == pytest.approx(-1.0 - 0.1 * 4)
     assert float(g1[1][0]) == pytest.approx(0.5 * (-1.0 - 0.1 * 4))
-    assert float(g2["y"]) == pytest.approx(2 * 2 - 0.1 * (2 * -1.0 * -2 * 0 + (-(1.0)) * (1 + 0.25 + 4)))
+    assert float(g2["y"]) == pytest.approx(4 + 0.1 * 5.25)
 
 
 def test_optimizer_takes_the_step_of_the_gradient():
@@ -419,7 +429,15 @@ def test_policy_gradient_estimates_the_exact_shaped_gradient():
         # One batch gives both factors, which biases their product by about one over its size.
         assert ((mean - exact[player]).abs() <= 4 * error + 1e-3).all()
     alone = lola_policy_gradient(
-        logp1, logp2, seen.rewards1, seen.rewards2, theta1, theta2, gamma=game.gamma, eta=eta, mode=("naive", "lola")
+        logp1,
+        logp2,
+        seen.rewards1,
+        seen.rewards2,
+        theta1,
+        theta2,
+        gamma=game.gamma,
+        eta=eta,
+        mode=("naive", "lola"),
     )
     torch.testing.assert_close(alone[1], got[1])
     assert_unbiased(alone[0], naive[0])

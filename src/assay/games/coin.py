@@ -15,11 +15,12 @@ _TIES = ("red", "both", "random")
 
 
 class CoinGame:
-    """Two players on a torus and one coin in the colour of one of them (Lerer & Peysakhovich 2017; Foerster et al. 2018).
+    """Two players on a torus and one coin in the colour of one of them.
 
-    Whoever steps on the coin earns 1, whatever its colour; if it was the other's colour, its owner loses 2. A taken coin
-    comes back in the other colour on a free cell. So taking every coin pays at once and costs both in the end. Taking
-    only one's own is the cooperative outcome: 50 % would be blind, 100 % considerate.
+    Whoever steps on the coin earns 1, whatever its colour; if it was the other's colour, its owner loses 2. A taken
+    coin comes back in the other colour on a free cell. So taking every coin pays at once and costs both in the end;
+    taking only one's own is the cooperative outcome. The share of own coins among those taken is 50 % for the blind
+    and 100 % for the considerate (Lerer & Peysakhovich 2017; Foerster et al. 2018, section 5.2).
 
     Parameters
     ----------
@@ -35,8 +36,9 @@ class CoinGame:
         Who takes the coin when both reach it in the same step: ``"random"`` one of them (fair), ``"both"``, or always
         ``"red"`` (player 0), which is what the released environment of Foerster et al. does.
 
-    Actions ``int64 [copies, 2]``: 0 right, 1 left, 2 down, 3 up. Observations ``float32 [copies, 2, 4, size, size]``, each
-    player's own view: planes of own place, the other's place, a coin of the own colour, a coin of the other's.
+    Actions ``int64 [copies, 2]``: 0 right, 1 left, 2 down, 3 up. Observations ``float32 [copies, 2, 4, size,
+    size]``, each player's own view: planes of own place, the other's place, a coin of the own colour, a coin of the
+    other's.
     ``info["own"]`` and ``info["other"]`` ``bool [copies, 2]`` say who took a coin of the own or the other's colour.
 
     >>> import torch

@@ -24,7 +24,9 @@ class ActionForecaster(Protocol):
     ``[..., n_other, n_actions]`` with the next state.
     """
 
-    def __call__(self, obs: Tensor, prev_actions: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]: ...
+    def __call__(
+        self, obs: Tensor, prev_actions: Tensor | None = None, state: Any = None
+    ) -> tuple[Tensor, Any]: ...
 
 
 def policy_log_prob(
@@ -58,7 +60,9 @@ class TabularOpponentModel(nn.Module):
 
     logits: Tensor
 
-    def __init__(self, replicas: tuple[int, ...] = (), states: int = 5, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, replicas: tuple[int, ...] = (), states: int = 5, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         if states < 1:
             raise ValueError(f"states must be at least 1, got {states}")
@@ -66,7 +70,9 @@ class TabularOpponentModel(nn.Module):
 
     @torch.no_grad()
     def count(
-        self, states: Int[Tensor, "steps *replicas rollouts"], actions: Int[Tensor, "steps *replicas rollouts"]
+        self,
+        states: Int[Tensor, "steps *replicas rollouts"],
+        actions: Int[Tensor, "steps *replicas rollouts"],
     ) -> Float[Tensor, "*replicas states"]:
         """Set the logits by counting one batch of play; returns how often each state was seen."""
         if states.shape[1:-1] != self.logits.shape[:-1]:

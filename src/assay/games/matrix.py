@@ -89,7 +89,7 @@ class MemoryOneGame:
     def occupancy(
         self, theta1: Float[Tensor, "*batch 5"], theta2: Float[Tensor, "*batch 5"]
     ) -> Float[Tensor, "*batch 4"]:
-        r"""Discounted visits $\sum_t\gamma^tP(s_t=s)$ of the joint actions CC, CD, DC, DD; both logits in joint order."""
+        r"""Discounted visits $\sum_t\gamma^tP(s_t=s)$ of the joint actions; both logits in joint order."""
         start, chain = self.chain(theta1, theta2)
         eye = torch.eye(4, dtype=chain.dtype, device=chain.device)
         system = (eye - self.gamma * chain).transpose(-1, -2)
@@ -268,7 +268,9 @@ class IteratedMatrixGame:
         if copies < 1 or horizon < 1:
             raise ValueError(f"copies and horizon must be at least 1, got {copies} and {horizon}")
         self.game, self.copies, self.horizon, self.device = game, copies, horizon, torch.device(device)
-        self._payoffs = torch.stack([game.payoff1.flatten(), game.payoff2.flatten()], -1).to(self.device, torch.float32)
+        self._payoffs = torch.stack([game.payoff1.flatten(), game.payoff2.flatten()], -1).to(
+            self.device, torch.float32
+        )
         self._own = torch.tensor([[0, 0], [1, 2], [2, 1], [3, 3], [START, START]], device=self.device)
         self._joint = torch.full((copies,), START, device=self.device)
         self._time = torch.zeros(copies, dtype=torch.int64, device=self.device)
@@ -341,7 +343,13 @@ def as_parallel_env(game: MemoryOneGame, horizon: int = 150) -> Any:
             cut = bool(step.truncated[0])
             if cut:
                 self.agents = []
-            return obs, rewards, dict.fromkeys(agents, False), dict.fromkeys(agents, cut), {a: {} for a in agents}
+            return (
+                obs,
+                rewards,
+                dict.fromkeys(agents, False),
+                dict.fromkeys(agents, cut),
+                {a: {} for a in agents},
+            )
 
         def state(self) -> Any:
             return self._world._joint.numpy()

@@ -9,17 +9,19 @@ __all__ = ["always_cooperate", "always_defect", "reciprocity_stats", "tit_for_ta
 _TFT = (True, False, True, False)  # cooperate after CC and DC (own action first): do what the other did
 
 
-def reciprocity_stats(theta: Float[Tensor, "*batch 5"], tolerance: float = 0.1) -> dict[str, Float[Tensor, "*batch"]]:
+def reciprocity_stats(
+    theta: Float[Tensor, "*batch 5"], tolerance: float = 0.1
+) -> dict[str, Float[Tensor, "*batch"]]:
     """How close policies are to tit-for-tat and to even mixing, one number a policy.
 
-    ``theta`` are logits of cooperation in CC, CD, DC, DD, start, in the player's **own view** (`swap_view` turns joint
-    order into player 2's view). The text of Foerster et al. 2018 leaves open how its share of tit-for-tat is counted, so
+    ``theta`` are logits of cooperation in CC, CD, DC, DD, start, in the player's **own view** (`swap_view` turns
+    joint order into player 2's view). Foerster et al. 2018 leave open how their share of tit-for-tat is counted, so
     here are all three readings:
 
     - ``tft_state``: share of the four states whose more likely action is tit-for-tat's;
     - ``tft_policy``: 1 where all four are (its mean over agents is the share of such agents);
     - ``tft_prob``: mean probability of tit-for-tat's action over the four states;
-    - ``mixed``: 1 where all five probabilities lie within ``tolerance`` of one half, the equilibrium of matching pennies;
+    - ``mixed``: 1 where all five probabilities lie within ``tolerance`` of one half (matching pennies' equilibrium);
     - ``saturated``: share of the five logits beyond 10 in size, where gradients have vanished.
 
     >>> import torch

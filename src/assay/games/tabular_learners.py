@@ -53,12 +53,18 @@ class QLearner:
     """
 
     def __init__(
-        self, lives: int, gamma: float = 0.96, lr: float = 0.1, explore: float = 0.05, dtype: torch.dtype = torch.float64
+        self,
+        lives: int,
+        gamma: float = 0.96,
+        lr: float = 0.1,
+        explore: float = 0.05,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
     ) -> None:
         _check(lives, gamma, lr, explore)
         self.gamma, self.lr, self.explore = gamma, lr, explore
-        self.q = torch.zeros(lives, _STATES, 2, dtype=dtype)
-        self._life = torch.arange(lives)
+        self.q = torch.zeros(lives, _STATES, 2, dtype=dtype, device=device)
+        self._life = torch.arange(lives, device=device)
 
     def preference(self) -> Float[Tensor, "lives 5 2"]:
         """The values by which actions are chosen."""
@@ -67,7 +73,9 @@ class QLearner:
     def cooperation(self) -> Float[Tensor, "lives 5"]:
         """Probability of action 0, exploration included."""
         values = self.preference()
-        greedy = (values[..., 0] > values[..., 1]).to(values) + 0.5 * (values[..., 0] == values[..., 1]).to(values)
+        greedy = (values[..., 0] > values[..., 1]).to(values) + 0.5 * (values[..., 0] == values[..., 1]).to(
+            values
+        )
         return (1 - self.explore) * greedy + 0.5 * self.explore
 
     def act(self, states: Int[Tensor, " lives"], noise: Float[Tensor, " lives"]) -> Int[Tensor, " lives"]:
@@ -96,11 +104,17 @@ class JointActionLearner(QLearner):
     """
 
     def __init__(
-        self, lives: int, gamma: float = 0.96, lr: float = 0.1, explore: float = 0.05, dtype: torch.dtype = torch.float64
+        self,
+        lives: int,
+        gamma: float = 0.96,
+        lr: float = 0.1,
+        explore: float = 0.05,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(lives, gamma, lr, explore, dtype)
-        self.q = torch.zeros(lives, _STATES, 2, 2, dtype=dtype)
-        self.counts = torch.ones(lives, _STATES, 2, dtype=dtype)
+        super().__init__(lives, gamma, lr, explore, dtype, device)
+        self.counts = torch.ones_like(self.q)
+        self.q = self.q.new_zeros(lives, _STATES, 2, 2)
 
     def preference(self) -> Float[Tensor, "lives 5 2"]:
         """Expected values under the opponent model."""
@@ -140,14 +154,15 @@ class PolicyHillClimber(QLearner):
         step: float = 0.01,
         losing_step: float | None = None,
         dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(lives, gamma, lr, explore, dtype)
+        super().__init__(lives, gamma, lr, explore, dtype, device)
         if step <= 0 or (losing_step is not None and losing_step < step):
             raise ValueError(f"need 0 < step <= losing_step, got {step} and {losing_step}")
         self.step, self.losing_step = step, losing_step
-        self.policy = torch.full((lives, _STATES), 0.5, dtype=dtype)
+        self.policy = self.q.new_full((lives, _STATES), 0.5)
         self.average = self.policy.clone()
-        self.visits = torch.zeros(lives, _STATES, dtype=dtype)
+        self.visits = torch.zeros_like(self.policy)
 
     def cooperation(self) -> Float[Tensor, "lives 5"]:
         """Probability of action 0, exploration included."""

@@ -110,6 +110,7 @@ def _perform(study: Study, order: Order, store: Store, report: Reporter | None, 
         "report": report,
         "board": _board(order.board) if order.board else None,
     }
+    clock = _Clock()  # before the call: a batch that returns its answers has computed them by then
     try:
         if experiment.batch:
             run: Any = Batch(list(order.pairs), **settings)
@@ -120,7 +121,6 @@ def _perform(study: Study, order: Order, store: Store, report: Reporter | None, 
             run = Trial(arm, seed, **settings)
             _seed_everything(order.study, seed)
             answers = iter([lambda: experiment.function(run, arm, config)])
-        clock = _Clock()
         waiting: list[dict[str, Any]] = []
 
         def flush() -> None:

@@ -217,7 +217,8 @@ class LOLAOptimizer(torch.optim.Optimizer):
         if min(float(rate) for rate in (*lrs, *etas)) < 0:
             raise ValueError(f"lr and eta must not be negative, got lr={lr}, eta={eta}")
         groups = [
-            {"params": params, "lr": lrs[i], "eta": etas[i], "mode": modes[i]} for i, params in enumerate(lists)
+            {"params": params, "lr": lrs[i], "eta": etas[i], "mode": modes[i]}
+            for i, params in enumerate(lists)
         ]
         super().__init__(groups, {"lr": lrs[0], "eta": etas[0], "mode": modes[0]})
 
@@ -275,7 +276,8 @@ def dice_objective(
         The reward of the player whose return is meant.
     values
         Baseline for the return from t on, in units of the reward at t; constant given the state (it is detached). It
-        lowers the variance of first derivatives.
+        lowers the variance of first derivatives alone. To calm the higher ones too, take the mean over rollouts at each
+        step off the rewards before they come here: nobody's action moves it, so no derivative moves in expectation.
     gamma
         Discount.
     """
@@ -337,7 +339,9 @@ def lola_policy_gradient(
     _check_gamma(gamma, closed=True)
     modes, etas = _modes(mode), _pair(eta)
     if not set(modes) <= {"naive", "lola"}:
-        raise ValueError(f"from rollouts only 'naive' and 'lola', got {modes}: use dice_objective for other modes")
+        raise ValueError(
+            f"from rollouts only 'naive' and 'lola', got {modes}: use dice_objective for other modes"
+        )
     _check_not_shared(_tensors(params1), _tensors(params2))
     (leaves1, rebuild1), (leaves2, rebuild2) = _live(params1), _live(params2)
     together = logp1 + logp2
@@ -353,7 +357,9 @@ def lola_policy_gradient(
     ) -> list[Tensor]:
         surrogate = first_order(rewards, together)
         if how == "naive":
-            return [-g for g in _grad(surrogate, own, "the log-probabilities do not depend on the parameters")]
+            return [
+                -g for g in _grad(surrogate, own, "the log-probabilities do not depend on the parameters")
+            ]
         missing = "the log-probabilities do not depend on the parameters of both players: were they detached?"
         grads = _grad(surrogate, own + other, missing)
         mine, theirs = grads[: len(own)], grads[len(own) :]
@@ -422,11 +428,17 @@ def _shaped(
     for i, mode in enumerate(modes):
         out = [g.detach() for g in xi[i]]
         for name in ("lookahead", "lola", "lola2"):
-            wanted = name == mode or (mode == "full" and name != "lola2") or (mode == "sos" and name == "lookahead")
+            wanted = (
+                name == mode
+                or (mode == "full" and name != "lola2")
+                or (mode == "sos" and name == "lookahead")
+            )
             if wanted:
                 out = [g - s for g, s in zip(out, terms[name, i], strict=True)]
         if mode == "sos":
-            ahead = [g.detach() - s for k in (0, 1) for g, s in zip(xi[k], terms["lookahead", k], strict=True)]
+            ahead = [
+                g.detach() - s for k in (0, 1) for g, s in zip(xi[k], terms["lookahead", k], strict=True)
+            ]
             fraction = sos_fraction(
                 [g.detach() for k in (0, 1) for g in xi[k]],
                 ahead,
@@ -449,7 +461,9 @@ def _unroll(
     for _ in range(steps):
         loss = losses(argument_mine, tree_unflatten(theirs, spec))[1]
         batch = _batch(loss, loss, mine + theirs)
-        grads = _grad(loss.sum(), theirs, "the opponent's loss does not depend on its own parameters", create=True)
+        grads = _grad(
+            loss.sum(), theirs, "the opponent's loss does not depend on its own parameters", create=True
+        )
         theirs = [t - _spread(eta, batch, g) * g for t, g in zip(theirs, grads, strict=True)]
     loss = losses(argument_mine, tree_unflatten(theirs, spec))[0]
     return rebuild_mine(_grad(loss.sum(), mine, "a loss does not depend on the player's own parameters"))
@@ -516,13 +530,15 @@ def _check_gamma(gamma: float, closed: bool = False) -> None:
 
 def _batch(loss1: Tensor, loss2: Tensor, leaves: list[Tensor]) -> tuple[int, ...]:
     if loss1.shape != loss2.shape:
-        raise ValueError(f"both losses must have one shape, got {tuple(loss1.shape)} and {tuple(loss2.shape)}")
+        raise ValueError(
+            f"both losses must have one shape, got {tuple(loss1.shape)} and {tuple(loss2.shape)}"
+        )
     batch = tuple(loss1.shape)
     for leaf in leaves:
         if tuple(leaf.shape[: len(batch)]) != batch:
             raise ValueError(
                 f"losses of shape {batch} mean that many independent games, but a parameter has shape "
-                f"{tuple(leaf.shape)}: reduce the losses to scalars, or stack the parameters along the same leading axes"
+                f"{tuple(leaf.shape)}: reduce the losses to scalars, or stack the parameters along these axes"
             )
     return batch
 
@@ -532,7 +548,9 @@ def _spread(rate: Rate, batch: Sequence[int], like: Tensor) -> Rate:
     if not isinstance(rate, Tensor) or rate.ndim == 0:
         return rate
     if tuple(rate.shape) != tuple(batch):
-        raise ValueError(f"a tensor of rates must have the shape of the losses {tuple(batch)}, got {tuple(rate.shape)}")
+        raise ValueError(
+            f"a tensor of rates must have the shape of the losses {tuple(batch)}, got {tuple(rate.shape)}"
+        )
     return rate.reshape(*batch, *([1] * (like.ndim - len(batch))))
 
 
@@ -556,7 +574,9 @@ def _grad(output: Tensor, inputs: list[Tensor], missing: str | None, create: boo
     return [_dense(g, p) for g, p in zip(grads, inputs, strict=True)]
 
 
-def _vjp(outputs: list[Tensor], inputs: list[Tensor], weights: list[Tensor], create: bool = False) -> list[Tensor]:
+def _vjp(
+    outputs: list[Tensor], inputs: list[Tensor], weights: list[Tensor], create: bool = False
+) -> list[Tensor]:
     """Gradient of <weights, outputs> by `inputs`, the weights held constant."""
     live = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
     if not live:  # a game without mixed second derivatives
