@@ -79,7 +79,7 @@ def test_midi_read_by_music21_gives_the_same_grid(step: float) -> None:
     codec = PianorollCodec(step=step)
     grid = random_grid(24, 3).repeat_interleave(2, 0)
     grid[-1] = torch.tensor([72, 67, 64, 48])  # the file ends when the last note does
-    score = music21.converter.parseData(codec.to_midi(grid, tempo=90), format="midi")
+    score = music21.converter.parseData(codec.to_midi(grid, tempo=90.0), format="midi")
     assert torch.equal(codec.grid(score), grid)
     assert score.recurse().getElementsByClass("MetronomeMark").first().number == pytest.approx(90, abs=0.01)
     # A run of equal pitches is one note as long as the run.
@@ -125,7 +125,7 @@ def test_midi_lengths(ticks: int, code: bytes) -> None:
 
 def test_wav_sounds_at_the_right_pitch_and_length() -> None:
     grid = torch.tensor([[69], [69], [69], [69]])
-    data = render_wav(grid, step=0.5, tempo=60, rate=8000)
+    data = render_wav(grid, step=0.5, tempo=60.0, rate=8000)
     with wave.open(io.BytesIO(data)) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 8000)
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(float)
@@ -138,4 +138,4 @@ def test_wav_sounds_at_the_right_pitch_and_length() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         render_wav(torch.zeros(0, 4, dtype=torch.long))
     with pytest.raises(ValueError, match="tempo"):
-        CODEC.to_midi(grid.expand(4, 4), tempo=0)
+        CODEC.to_midi(grid.expand(4, 4), tempo=0.0)

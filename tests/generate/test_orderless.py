@@ -10,8 +10,10 @@ from assay.generate.orderless import (
     OrderlessMask,
     cell_nll,
     cell_order,
+    each_frame_nll,
     ensemble_nll,
     frame_nll,
+    mix_orders,
     note_nll,
     orderless_nll,
     sample_categorical,
@@ -253,7 +255,7 @@ def test_chronological_frames_see_the_past_only() -> None:
     seen = []
 
     def spy(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        seen.append(known)
+        seen.append(known.clone())
         return torch.zeros_like(x)
 
     frame_nll(spy, rolls(1, voices=3, steps=4), order="chronological")
@@ -275,6 +277,41 @@ def test_ensembles() -> None:
     # Cell by cell flatters: no single order, nor their mixture, is that good.
     cells = ensemble_nll(model, x, orders=5, unit="cell", generator=torch.Generator().manual_seed(0))
     assert (cells < mixture).all()
+
+
+def test_averaging_unit_by_unit_can_beat_the_entropy() -> None:
+    """Two cells that always agree: log 2 nats a piece, and every order says so; cell by cell they seem to cost less."""
+
+    def twins(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        seen = (x * known[..., None]).sum(2, keepdim=True)  # what either cell shows, the other must be
+        return torch.where(seen.sum(-1, keepdim=True) > 0, (seen - 1) * 50.0, 0.0).expand_as(x)
+
+    x = one_hot(torch.tensor([[[1, 1]]]), 2).float()
+    orders = [torch.tensor([[0, 1]]), torch.tensor([[1, 0]])]
+    scores = torch.stack([cell_nll(twins, x, order=order).flatten(1) for order in orders])
+    assert scores.sum(2).flatten().tolist() == pytest.approx([math.log(2)] * 2, abs=1e-6)
+    assert 2 * mix_orders(scores).item() == pytest.approx(math.log(2), abs=1e-6)
+    # Each cell: half of exp(-log 2), half of exp(0).
+    assert 2 * mix_orders(scores, unit="cell").item() == pytest.approx(-2 * math.log(0.75), abs=1e-6)
+    assert 2 * mix_orders(scores, unit="cell").item() < math.log(2)
+
+
+def test_frames_one_by_one() -> None:
+    exact = Exact()
+    x = exact.draw(5, torch.Generator().manual_seed(0))
+    frames = each_frame_nll(exact, x, order="chronological", within_frame="truth")
+    first = torch.zeros(5, 2, 2, dtype=torch.bool)
+    second = first.clone()
+    second[:, 0, 0] = True
+    by_hand = sum(
+        -(exact(x, known).log_softmax(-1) * x).sum(-1)[:, voice, 0]
+        for voice, known in ((0, first), (1, second))
+    )
+    torch.testing.assert_close(frames[:, 0], by_hand)
+    torch.testing.assert_close(frames.sum(1), -exact.log_prob(x))
+    torch.testing.assert_close(
+        frame_nll(exact, x, order="chronological", within_frame="truth"), frames.mean(1)
+    )
 
 
 def test_orders() -> None:
@@ -309,6 +346,8 @@ def test_a_wrong_order(order: torch.Tensor) -> None:
 
 def test_bad_likelihood_options() -> None:
     x = rolls(1)
+    with pytest.raises((ValueError, TypeError)):
+        mix_orders(torch.zeros(2, 3, 4), unit="frame")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one order"):
         ensemble_nll(uniform, x, orders=0)
     for wrong in (
@@ -335,4 +374,4 @@ def test_categorical_draws() -> None:
             > 1e-3
         )
     with pytest.raises(ValueError, match="temperature is positive"):
-        sample_categorical(logits, temperature=0)
+        sample_categorical(logits, temperature=0.0)

@@ -54,7 +54,7 @@ class ChoraleSet:
     """
 
     names: tuple[str, ...]
-    pieces: tuple[Int[Tensor, "?steps voices"], ...]
+    pieces: tuple[Int[Tensor, "_ voices"], ...]
     step: float
 
     def __post_init__(self) -> None:

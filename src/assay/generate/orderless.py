@@ -256,7 +256,7 @@ def note_nll(
 
 
 @torch.no_grad()
-def frame_nll(
+def each_frame_nll(
     model: ConditionalModel,
     x: Float[Tensor, "batch voices steps pitches"],
     *,
@@ -264,8 +264,8 @@ def frame_nll(
     within_frame: Literal["argmax", "sample", "truth"] = "argmax",
     generator: torch.Generator | None = None,
     batch_size: int = 256,
-) -> Float[Tensor, "batch"]:
-    """Frame-wise negative log-likelihood of each example, in nats a frame (all voices at one step).
+) -> Float[Tensor, "batch steps"]:
+    """-log p of every frame (all voices at one step) given the frames before it in an order, in nats.
 
     Frames come in random or chronological order; the voices of a frame in random order. While a frame is
     scored, its earlier voices are shown as `within_frame` says: the model's own best guess ("argmax", as the authors'
@@ -285,7 +285,7 @@ def frame_nll(
         time = torch.rand(batch, steps, generator=generator, device=where).argsort(1).to(x.device)
     parts = torch.rand(batch, steps, voices, generator=generator, device=where).argsort(2).to(x.device)
     rank = _ranks(time)
-    nll = x.new_zeros(batch)
+    nll = x.new_zeros(batch, steps)
     for part in torch.arange(batch * steps, device=x.device).split(batch_size):
         example, turn = part // steps, part % steps
         row = torch.arange(len(part), device=x.device)
@@ -296,7 +296,7 @@ def frame_nll(
             voice = parts[example, frame, k]
             logits = model(shown, known)[row, voice, frame]
             truth = x[example, voice, frame]
-            nll.index_add_(0, example, -(logits.log_softmax(-1) * truth).sum(-1))
+            nll[example, frame] -= (logits.log_softmax(-1) * truth).sum(-1)
             if within_frame != "truth":
                 best = within_frame == "argmax"
                 guess = logits.argmax(-1) if best else sample_categorical(logits, generator=generator)
@@ -304,7 +304,22 @@ def frame_nll(
                 sounds = truth.sum(-1, keepdim=True)
                 shown[row, voice, frame] = one_hot(guess, x.shape[-1]).to(x) * sounds
             known[row, voice, frame] = True
-    return nll / steps
+    return nll
+
+
+def frame_nll(
+    model: ConditionalModel,
+    x: Float[Tensor, "batch voices steps pitches"],
+    *,
+    order: Literal["random", "chronological"] = "random",
+    within_frame: Literal["argmax", "sample", "truth"] = "argmax",
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> Float[Tensor, "batch"]:
+    """Frame-wise negative log-likelihood of each example, in nats a frame. Arguments as in `each_frame_nll`."""
+    return each_frame_nll(
+        model, x, order=order, within_frame=within_frame, generator=generator, batch_size=batch_size
+    ).mean(1)
 
 
 def ensemble_nll(
@@ -316,23 +331,36 @@ def ensemble_nll(
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> Float[Tensor, "batch"]:
-    """Note-wise negative log-likelihood under a mixture of `orders` random orders, in nats a note.
-
-    "piece" takes the log-mean-exp of whole pieces: the likelihood of a proper mixture. "cell" takes it cell by cell, as
-    the authors' code does: contexts of different orders are mixed in one product, which is no joint distribution and
-    looks better than it is.
-    """
+    """Note-wise negative log-likelihood under `orders` random orders together, in nats a note; see `mix_orders`."""
     if orders < 1:
         raise ValueError(f"an ensemble needs at least one order, not {orders}")
+    scores = [
+        cell_nll(model, x, generator=generator, batch_size=batch_size).flatten(1) for _ in range(orders)
+    ]
+    return mix_orders(torch.stack(scores), unit=unit)
+
+
+def mix_orders(
+    scores: Float[Tensor, "orders batch units"], *, unit: Literal["piece", "cell"] = "piece"
+) -> Float[Tensor, "batch"]:
+    """The likelihood of pieces from their scores under several orders, in nats a unit (a cell or a frame).
+
+    "piece" takes the log-mean-exp of whole pieces: the likelihood of a proper mixture, at best log(orders) nats a piece
+    better than the average order. "cell" takes it unit by unit, as the authors' code does. That is the likelihood of no
+    joint distribution: each unit is in effect scored in whichever order reveals most of the others before it, and the
+    units take turns at being last. It can lie far below the entropy of the data.
+
+    Args:
+        scores: -log p of every unit in every order, e.g. stacked `cell_nll` or `each_frame_nll`; NaN is not counted.
+        unit: see above.
+    """
     if unit not in ("piece", "cell"):
         raise ValueError(f"unit is 'piece' or 'cell', not {unit!r}")
-    scores = torch.stack(
-        [cell_nll(model, x, generator=generator, batch_size=batch_size).flatten(1) for _ in range(orders)]
-    )
+    count = math.log(scores.shape[0])
     if unit == "cell":
-        return (math.log(orders) - (-scores).logsumexp(0)).nanmean(1)
-    notes = (~scores[0].isnan()).sum(1)
-    return (math.log(orders) - (-scores.nansum(2)).logsumexp(0)) / notes
+        return (count - (-scores).logsumexp(0)).nanmean(1)
+    units = (~scores[0].isnan()).sum(1)
+    return (count - (-scores.nansum(2)).logsumexp(0)) / units
 
 
 def sample_categorical(

@@ -134,18 +134,29 @@ def _convolution(
     inputs: int, outputs: int, *, kernel: int, dilation: int | tuple[int, int], separable: bool, bias: bool
 ) -> nn.Module:
     """A convolution that keeps the plane's size, with normal weights of variance 2 / fan-in."""
-    if separable:
-        depthwise = nn.Conv2d(
-            inputs, inputs, kernel, padding="same", dilation=dilation, groups=inputs, bias=False
+    time, pitch = (dilation, dilation) if isinstance(dilation, int) else dilation
+    even = kernel % 2 == 0
+    pad = (0, 0) if even else (time * (kernel // 2), pitch * (kernel // 2))
+    groups = inputs if separable else 1
+    units: list[nn.Module] = [
+        nn.Conv2d(
+            inputs,
+            inputs if separable else outputs,
+            kernel,
+            padding=pad,
+            dilation=(time, pitch),
+            groups=groups,
+            bias=bias and not separable,
         )
-        pointwise = nn.Conv2d(inputs, outputs, 1, bias=bias)
-        units: list[nn.Conv2d] = [depthwise, pointwise]
-    else:
-        units = [nn.Conv2d(inputs, outputs, kernel, padding="same", dilation=dilation, bias=bias)]
+    ]
+    if separable:
+        units.append(nn.Conv2d(inputs, outputs, 1, bias=bias))
     for unit in units:
         nn.init.kaiming_normal_(unit.weight, nonlinearity="relu")
         if unit.bias is not None:
             nn.init.zeros_(unit.bias)
+    if even:  # nothing on the left and at the bottom, all of it on the right and at the top
+        units.insert(0, nn.ZeroPad2d((0, pitch * (kernel - 1), 0, time * (kernel - 1))))
     return units[0] if len(units) == 1 else nn.Sequential(*units)
 
 
