@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from scipy import stats
@@ -56,7 +58,7 @@ def test_annealing() -> None:
     assert values[0] == 0.9
     assert values[35] == pytest.approx(0.9 - 35 * 0.8 / 70)
     assert values[70:] == pytest.approx([0.1] * 30)
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     assert AnnealedErase(0.5, 0.5)(3, 10) == 0.5
     for bad in ((0.1, 0.9, 0.7), (1.1, 0.1, 0.7), (0.9, -0.1, 0.7), (0.9, 0.1, 0.0)):
         with pytest.raises(ValueError, match="not"):

@@ -348,6 +348,8 @@ def test_bad_likelihood_options() -> None:
     x = rolls(1)
     with pytest.raises((ValueError, TypeError)):
         mix_orders(torch.zeros(2, 3, 4), unit="frame")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size is at least 1"):
+        note_nll(uniform, x, batch_size=0)
     with pytest.raises(ValueError, match="at least one order"):
         ensemble_nll(uniform, x, orders=0)
     for wrong in (

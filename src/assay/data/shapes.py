@@ -145,8 +145,8 @@ def sort_of_clevr(
     if not 1 <= objects <= len(_COLOURS):
         raise ValueError(f"objects must be 1 to {len(_COLOURS)} (one a colour): got {objects}")
     low, high = radius, canvas - radius - 1
-    # Centres this far apart fill at most a quarter of the canvas, so that rejection ends soon.
-    if high < low or (objects > 1 and objects * (2 * radius + 2) ** 2 > canvas**2 / 4):
+    # Centres this far apart fill at most a third of the canvas, so that rejection ends soon.
+    if high < low or (objects > 1 and objects * (2 * radius + 2) ** 2 > canvas**2 / 3):
         raise ValueError(
             f"{objects} objects of radius {radius} do not fit a canvas of {canvas} without touching"
         )

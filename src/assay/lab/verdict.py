@@ -136,7 +136,9 @@ def decide(
     else:
         outcome = "inconclusive"
     reason = more.pop("reason", "")
-    if outcome == "refuted" and reversed_ and more.pop("signed", False):
+    # A threshold below zero ("not much worse") makes a negative effect a smaller one, not a reversed one.
+    claimed = threshold <= 0 if smaller else threshold >= 0
+    if outcome == "refuted" and reversed_ and claimed and more.pop("signed", False):
         reason = "; ".join(filter(None, (reason, "reversed: the effect goes the other way")))
     more.pop("signed", None)
     return Decision(outcome, effect, interval, threshold, beyond, refuted, smaller, reason=reason, **more)
