@@ -83,7 +83,7 @@ def test_midi_read_by_music21_gives_the_same_grid(step: float) -> None:
     assert torch.equal(codec.grid(score), grid)
     assert score.recurse().getElementsByClass("MetronomeMark").first().number == pytest.approx(90, abs=0.01)
     # A run of equal pitches is one note as long as the run.
-    first = list(score.parts[0].flatten().notes)[0]
+    first = next(iter(score.parts[0].flatten().notes))
     value, _, length = next(run for run in _runs(grid[:, 0].tolist()) if run[0] >= 0)
     assert (first.pitch.midi, float(first.quarterLength)) == (value, length * step)
 

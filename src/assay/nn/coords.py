@@ -4,7 +4,7 @@ A convolution does the same thing everywhere, so it cannot easily say *where* so
 al. 2018, arXiv 1807.03247, section 3) appends constant channels that hold each pixel's own position before it
 convolves:
 
-$$X_{ij} = \frac{2j}{W-1} - 1, \qquad Y_{ij} = \frac{2i}{H-1} - 1, \qquad 
+$$X_{ij} = \frac{2j}{W-1} - 1, \qquad Y_{ij} = \frac{2i}{H-1} - 1, \qquad
 r_{ij} = \sqrt{X_{ij}^2 + Y_{ij}^2}.$$
 
 The order of the appended channels is column (x), row (y), depth (z, for volumes), then r. Every axis is
