@@ -88,7 +88,7 @@ def publish(
 ) -> Evidence:
     """Run what is missing of the laptop profile, then write evidence and figures. The only writer of evidence.
 
-    Extra arms are included if `extras`, or if all of their results are there already.
+    Extra arms are run and included if `extras`; else those are included whose results are all there already.
 
     Raises:
         InputError: uncommitted source, or more than 1 MB of evidence.
@@ -99,9 +99,10 @@ def publish(
     results = runner.run(study, "laptop", extras=extras, **run_options)
     more = [arm for arm in study.select_arms(extras=True) if study.all_arms[arm].extra]
     if more and not extras:
-        found = runner.collect(study, arms=more, results=run_options.get("results")).trials
-        if all(trial.status == "ok" for trial in found):
-            results = Results(study, "laptop", results.config, results.trials + found)
+        found = runner.collect(study, arms=more, results=run_options.get("results"))
+        whole = {arm for arm in more if not any(found.failure(arm, seed) for seed in found.seeds(arm))}
+        trials = results.trials + tuple(trial for trial in found.trials if trial.arm in whole)
+        results = Results(study, "laptop", results.config, trials)
     target = root / study.id
     root.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{study.id}-", dir=root))
