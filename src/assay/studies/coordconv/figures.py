@@ -40,7 +40,7 @@ def accuracy_over_time(results: Results) -> Figure | None:
     arms = [f"{split}/{name}" for split in ("uniform", "quadrant") for name, *_ in NETWORKS]
     if not all(len(results.curve(arm, "seconds")[0]) for arm in arms):
         return None
-    fig, axes = figure(height=2.9, cols=2, sharey=True)
+    fig, axes = figure(height=3.1, cols=2, sharey=True)
     for panel, split in zip(axes, ("uniform", "quadrant"), strict=True):
         for name, label, colour in NETWORKS:
             arm = f"{split}/{name}"
@@ -59,7 +59,7 @@ def accuracy_over_time(results: Results) -> Figure | None:
             )
         panel.set(title=f"{split} split", xlabel="seconds of training", ylim=(-0.03, 1.03))
     axes[0].set_ylabel("share of positions right")
-    axes[1].legend(loc="center right", fontsize=8)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return fig
 
 
@@ -69,7 +69,7 @@ def where_right(results: Results) -> Figure | None:
     found = [first(results, f"{split}/{name}", "right") for split, name, _ in arms]
     if any(one is None for one in found):
         return None
-    fig, axes = figure(height=2.3, cols=4)
+    fig, axes = figure(height=2.7, cols=4)
     # test wrong, test right, training wrong, training right
     colours = ListedColormap([RUST, BLUE, "#e0b49a", "#bcd0f2"])
     for panel, (split, _, label), one in zip(axes, arms, found, strict=True):
@@ -106,7 +106,8 @@ def held_out_positions(results: Results) -> Figure | None:
         )
         error = results.metric(f"regress/quadrant-{name}", "test_error").mean()
         panel.set_title(f"{label}:\n{error:.2g} px", fontsize=8.5)
-        panel.set(aspect="equal", xlim=(0, 31), ylim=(31, 0), xlabel="column")
+        edge = results.config.regress.canvas - 1
+        panel.set(aspect="equal", xlim=(0, edge), ylim=(edge, 0), xlabel="column")
     axes[0].set_ylabel("row")
     return fig
 
@@ -291,7 +292,7 @@ def raw_or_scaled(results: Results) -> Figure | None:
 
 
 def padding(results: Results) -> Figure | None:
-    """Error of the strided regressor under three kinds of padding."""
+    """Error of the strided regressor under three kinds of padding; dashed: always answering the mean."""
     kinds = (("", "zero"), ("-reflect", "reflect"), ("-circular", "circular"))
     arms = [f"regress/{split}-strided{kind}" for split in ("uniform", "quadrant") for kind, _ in kinds]
     if not ran(results, *arms):
@@ -303,7 +304,7 @@ def padding(results: Results) -> Figure | None:
         guess = results.metric(chosen[0], "guess_error").mean()
         panel.axhline(guess, color=GREY, linestyle="--", linewidth=0.9)
         panel.set_title(f"{split} split", fontsize=9)
-    axes[0].set_ylabel("test error, px (dashed: always the mean)")
+    axes[0].set_ylabel("test error, px")
     return fig
 
 
