@@ -486,7 +486,8 @@ study = Study(
         Question(
             id="weights",
             ask="Do the coordinate weights stay near zero where they are useless?",
-            answer="Small, not zero. Starting from zero, the coordinate weights of a first layer end at 11 % of the size "
+            answer="Small, not zero. Starting from zero, the coordinate weights of a first layer "
+            "end at 11 % of the size "
             "of the others on centred digits (7 % on translated ones, 3 % in the detector with a dense head), and at "
             "40 % if all layers have coordinates; the accuracy does not move.",
         ),
