@@ -87,8 +87,8 @@ On digits, centred or translated, nothing changes, as in the paper's ImageNet ex
 head does not gain either; the paper's gain in detection came from a fully convolutional detector.
 
 The GAN result is the one to read with care. Both networks got the best of the same rates, and CoordConv covers 136 of
-144 places against 108. But that is after 1,000 steps; in the pilots the deconvolution went on to close about half of
-the gap by step 2,000. The claim holds for speed more surely than for the end point, and the CoordConv generator is
+144 places against 108. But that is after 1,000 steps; in the pilots the deconvolution went on to close more than half
+of the gap by step 2,000. The claim holds for speed more surely than for the end point, and the CoordConv generator is
 an order of magnitude smaller.
 
 Two critics should be heard. Piekniewski ("Autopsy of a deep learning paper", 2018) points out that the toy task has a
