@@ -30,6 +30,8 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
         text=True,
         env=os.environ | environment,
         start_new_session=True,
+        # A shell that starts the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

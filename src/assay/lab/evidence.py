@@ -207,7 +207,7 @@ def _record(
         "environment": environment,
         "workers": workers,
         "seconds": round(parts["default"].elapsed, 1),
-        "core_seconds": round(parts["default"].core_seconds, 1),
+        "core_seconds": round(parts["default"].core_seconds, 3),
         "extra_seconds": round(parts["extra"].elapsed, 1),
         "config": flat(results.config),
         "arms": arms,
