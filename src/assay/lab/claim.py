@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from assay.lab import statistics
-from assay.lab.verdict import Decision, Verdict, decide, with_requirement
+from assay.lab.verdict import Decision, Outcome, Verdict, decide, with_requirement
 
 if TYPE_CHECKING:
     from assay.lab.results import Results
@@ -498,7 +498,12 @@ class _Columns(dict[str, np.ndarray]):
 
 
 class _Combined(Test):
+    """Several tests as one: the outcome `one` of a single part settles it, the outcome `every` takes all parts."""
+
     tests: tuple[Test, ...]
+    word: str
+    one: Outcome
+    every: Outcome
 
     def __init__(self, *tests: Test) -> None:
         if len(tests) < 2:
@@ -512,51 +517,48 @@ class _Combined(Test):
     def arms(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys(arm for test in self.tests for arm in test.arms))
 
+    @property
+    def text(self) -> str:
+        return f" {self.word} ".join(
+            f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests
+        )
+
+    def _p(self, parts: list[float]) -> float:
+        raise NotImplementedError
+
+    def _decide(self, results: "Results") -> Decision:
+        parts = tuple(test.decide(results) for test in self.tests)
+        outcomes = {part.outcome for part in parts}
+        if self.one in outcomes:
+            outcome: Outcome = self.one
+        elif "not decided" in outcomes:
+            outcome = "not decided"
+        else:
+            outcome = self.every if outcomes == {self.every} else "inconclusive"
+        p = [part.p for part in parts if part.p is not None]
+        return _combine(self, outcome, parts, self._p(p) if len(p) == len(parts) else None)
+
 
 class All(_Combined):
     """Supported if every part is, refuted if one part is. Its p-value is the largest of its parts'."""
 
-    @property
-    def text(self) -> str:
-        return " and ".join(
-            f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests
-        )
+    word = "and"
+    one = "refuted"
+    every = "supported"
 
-    def _decide(self, results: "Results") -> Decision:
-        parts = tuple(test.decide(results) for test in self.tests)
-        outcomes = [part.outcome for part in parts]
-        if "refuted" in outcomes:
-            outcome = "refuted"
-        elif "not decided" in outcomes:
-            outcome = "not decided"
-        else:
-            outcome = "supported" if set(outcomes) == {"supported"} else "inconclusive"
-        p = [part.p for part in parts]
-        return _combine(self, outcome, parts, None if None in p else max(x for x in p if x is not None))
+    def _p(self, parts: list[float]) -> float:
+        return max(parts)
 
 
 class AnyOf(_Combined):
     """Supported if one part is, refuted if every part is. Its p-value is the smallest, times the number of parts."""
 
-    @property
-    def text(self) -> str:
-        return " or ".join(
-            f"({test.text})" if isinstance(test, _Combined) else test.text for test in self.tests
-        )
+    word = "or"
+    one = "supported"
+    every = "refuted"
 
-    def _decide(self, results: "Results") -> Decision:
-        parts = tuple(test.decide(results) for test in self.tests)
-        outcomes = [part.outcome for part in parts]
-        if "supported" in outcomes:
-            outcome = "supported"
-        elif "not decided" in outcomes:
-            outcome = "not decided"
-        else:
-            outcome = "refuted" if set(outcomes) == {"refuted"} else "inconclusive"
-        p = [part.p for part in parts]
-        return _combine(
-            self, outcome, parts, None if None in p else min(1.0, len(p) * min(x for x in p if x is not None))
-        )
+    def _p(self, parts: list[float]) -> float:
+        return min(1.0, len(parts) * min(parts))
 
 
 def _combine(test: Test, outcome: str, parts: tuple[Decision, ...], p: float | None) -> Decision:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from assay.lab import registry, runner
 from assay.lab.config import flat
 from assay.lab.errors import InputError
+from assay.lab.executor import check_workers
 from assay.lab.results import Results, TrialResult
 from assay.lab.study import Study
 
@@ -110,11 +111,7 @@ def publish(
         scratch.chmod(0o755)
         figures = _draw(study, results, scratch)
         media = _copy_media(results, scratch)
-        workers = (
-            run_options.get("workers") or len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else 1
-        )
+        workers = check_workers(run_options.get("workers"))
         record = _record(study, results, figures, media, workers)
         (scratch / "evidence.json").write_text(
             json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=True) + "\n",
