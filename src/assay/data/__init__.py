@@ -1,5 +1,7 @@
 """What studies learn from: real data that packages ship, loaders for the full sets, generators."""
 
+from assay.data.batches import EpochBatches, corrupt_labels
+from assay.data.bible import BibleVerses, CharCorpus, bible_text, bible_verses
 from assay.data.chorales import ChoraleSet, load_chorales, synthetic_chorales
 from assay.data.images import (
     BoxedImages,
@@ -21,15 +23,21 @@ from assay.data.shapes import NotSoClevr, Scenes, sort_of_clevr
 
 __all__ = [
     "SILENCE",
+    "BibleVerses",
     "BoxedImages",
+    "CharCorpus",
     "ChoraleSet",
+    "EpochBatches",
     "ImageFolder",
     "ImageSet",
     "ImageSplits",
     "NotSoClevr",
     "PianorollCodec",
     "Scenes",
+    "bible_text",
+    "bible_verses",
     "cluttered",
+    "corrupt_labels",
     "digits",
     "image_folder",
     "ink_boxes",

@@ -10,6 +10,16 @@ from assay.nn.coords import (
     coordconvert,
     coordinates,
 )
+from assay.nn.ensemble import (
+    EnsembleBatchNorm,
+    EnsembleConv2d,
+    EnsembleEmbedding,
+    EnsembleGRU,
+    EnsembleLinear,
+    EnsembleMLP,
+    ensemble_cross_entropy,
+    ensemble_error,
+)
 from assay.nn.painters import ConvRegressor, CoordPainter, CoordRegressor, DeconvPainter, scale_positions
 from assay.nn.pianoroll import Coconet
 
@@ -24,8 +34,16 @@ __all__ = [
     "CoordPainter",
     "CoordRegressor",
     "DeconvPainter",
+    "EnsembleBatchNorm",
+    "EnsembleConv2d",
+    "EnsembleEmbedding",
+    "EnsembleGRU",
+    "EnsembleLinear",
+    "EnsembleMLP",
     "add_coords",
     "coordconvert",
     "coordinates",
+    "ensemble_cross_entropy",
+    "ensemble_error",
     "scale_positions",
 ]
