@@ -8,6 +8,15 @@ from jaxtyping import install_import_hook
 
 # The packages whose signatures carry tensor shapes; the lab itself handles no tensors.
 install_import_hook(
-    ["assay.nn", "assay.optim", "assay.data", "assay.analysis", "assay.generate", "assay.games", "assay.meta"],
-    "beartype.beartype",
+    [
+        "assay.nn",
+        "assay.optim",
+        "assay.data",
+        "assay.analysis",
+        "assay.generate",
+        "assay.games",
+        "assay.meta",
+    ],
+    # An int is welcome where a float is asked for, as everywhere in Python's typing (PEP 484).
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
