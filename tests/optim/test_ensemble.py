@@ -109,7 +109,9 @@ def test_independent_decay_is_the_papers():
     torch.testing.assert_close(
         p.detach()[0, 0], torch.tensor([1.0, -2.0]).double() * (1 - 0.005) - 0.02, rtol=0, atol=1e-12
     )
-    torch.testing.assert_close(p.detach()[1, 0], torch.tensor([0.98, -2.02], dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        p.detach()[1, 0], torch.tensor([0.98, -2.02], dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 def test_a_member_does_not_depend_on_its_companions():
@@ -193,7 +195,11 @@ def test_selected_members_go_on_as_before():
     select_members(net, opt, torch.tensor([True, False, True]))
     batches.select(torch.tensor([0, 2]))
     assert net.members == opt.members == 2
+    graph = sum(p.sum() for p in net.parameters())  # still holds the parameters as they are now
+    select_members(net, opt, torch.tensor([1, 0]))
+    select_members(net, opt, torch.tensor([1, 0]))
     train(net, opt, 15, batches)
+    assert graph.requires_grad
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, whole.state_dict()[name][[0, 2]], rtol=1e-11, atol=1e-11)
 
@@ -248,5 +254,5 @@ def test_bad_hyperparameters_end_in_one_clear_error():
         build().mask(net.linears[0].weight, torch.ones(2))
     with pytest.raises(ValueError, match="does not hold"):
         build().mask(nn.Parameter(torch.ones(3, 2)), torch.ones(3, 2).bool())
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="does not hold linears"):
         select_members(net, EnsembleOptimizer([net.linears[0].weight], "sgd", lr=0.1), torch.tensor([0]))

@@ -174,19 +174,18 @@ class EnsembleOptimizer(torch.optim.Optimizer):
             for value in state.values():
                 value[member] = 0
 
-    @torch.no_grad()
-    def select(self, index: Tensor) -> None:
-        """Go on with these members only, in this order: parameters and moments are cut in place.
-
-        Modules that hold buffers beside parameters (running statistics) are cut by `select_members`.
-        """
-        for p in self.param_groups[0]["params"]:
-            p.data = p.data[index].clone()
-            p.grad = None
-            if id(p) in self._masks:
-                self._masks[id(p)] = self._masks[id(p)][index]
-            for name, value in self.state[p].items():
-                self.state[p][name] = value[index].clone()
+    def _select(self, index: Tensor, fresh: dict[int, nn.Parameter]) -> None:
+        """Go on with these members only; `fresh` holds the cut parameter for the id of every old one."""
+        group = self.param_groups[0]
+        old = group["params"]
+        group["params"] = [fresh[id(p)] for p in old]
+        for p in old:
+            new = fresh[id(p)]
+            if p in self.state:
+                self.state[new] = {name: value[index].clone() for name, value in self.state.pop(p).items()}
+        self._masks = {id(fresh[key]): mask[index] for key, mask in self._masks.items()}
+        self._decayed = {id(fresh[key]) for key in self._decayed}
+        self._scratch.clear()
         self._steps = self._steps[index]
         self.members = len(self._steps)
         for name in ("_lr", "_momentum", "_weight_decay", "_scale", "_active"):
@@ -284,7 +283,8 @@ class EnsembleOptimizer(torch.optim.Optimizer):
 def select_members(module: nn.Module, optimizer: EnsembleOptimizer, index: Tensor) -> None:
     """Shrink an ensemble to the members that `index` picks (indices or a mask): weights, moments, buffers.
 
-    What has stopped then costs nothing any more.
+    What has stopped then costs nothing any more. The module gets new parameters (a parameter cannot change its
+    shape under a graph that still knows the old one), so ask it for them again.
     """
     if index.dtype == torch.bool:
         index = index.nonzero().squeeze(1)
@@ -292,7 +292,14 @@ def select_members(module: nn.Module, optimizer: EnsembleOptimizer, index: Tenso
     loose = [name for name, p in module.named_parameters() if id(p) not in held]
     if loose:
         raise ValueError(f"the optimiser does not hold {', '.join(loose)}: their members would not be cut")
-    optimizer.select(index)
+    fresh = {id(p): nn.Parameter(p[index].clone(), p.requires_grad) for p in module.parameters()}
+    if set(fresh) != held:
+        raise ValueError(
+            "the optimiser holds parameters that are not the module's: their members would not be cut"
+        )
+    optimizer._select(index, fresh)
     for part in module.modules():
+        for name, p in part.named_parameters(recurse=False):
+            setattr(part, name, fresh[id(p)])
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, buffer[index].clone())
