@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from assay.data import EpochBatches
 from assay.nn import EnsembleMLP, ensemble_cross_entropy
 from assay.optim import EnsembleOptimizer, select_members
+from assay.optim.decay import SGDW
 
 RATES = [0.3, 0.05, 0.01]
 DECAYS = [0.0, 0.02, 0.1]
@@ -111,6 +112,39 @@ def test_independent_decay_is_the_papers():
     )
     torch.testing.assert_close(
         p.detach()[1, 0], torch.tensor([0.98, -2.02], dtype=torch.float64), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgdw_is_the_single_optimisers_schedule_and_all(nesterov):
+    g = torch.Generator().manual_seed(0)
+    start, gradients = (
+        torch.randn(3, 2, 4, dtype=torch.float64, generator=g),
+        torch.randn(9, 3, 2, 4, dtype=torch.float64, generator=g),
+    )
+    stacked = nn.Parameter(start.clone())
+    kind = "nesterov" if nesterov else "momentum"
+    decays = torch.tensor([0.0, 0.01, 0.05], dtype=torch.float64)
+    opt = EnsembleOptimizer(
+        [stacked], kind, 0.1, 0.9, weight_decay=decays, decay="independent", schedule_inside=True
+    )
+    alone = [nn.Parameter(one.clone()) for one in start]
+    solo = [
+        SGDW([p], 0.1, 0.9, weight_decay=float(d), nesterov=nesterov)
+        for p, d in zip(alone, decays, strict=True)
+    ]
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, 9) for o in solo]
+    for t, gradient in enumerate(gradients):
+        opt.scale = solo[0].param_groups[0]["lr"] / 0.1
+        stacked.grad = gradient.clone()
+        opt.step()
+        for p, o, schedule, one in zip(alone, solo, schedules, gradient, strict=True):
+            p.grad = one.clone()
+            o.step()
+            schedule.step()
+        assert t == 0 or opt.scale[0] < 1
+    torch.testing.assert_close(
+        stacked.detach(), torch.stack([p.detach() for p in alone]), rtol=1e-11, atol=1e-11
     )
 
 

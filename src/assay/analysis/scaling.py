@@ -160,12 +160,10 @@ def interpolated_minimum(x: ArrayLike, y: ArrayLike) -> tuple[float, bool]:
     return float(np.exp(np.clip(-b / (2 * a), math.log(grid[k - 1]), math.log(grid[k + 1])))), False
 
 
-def lr_rule_error(
-    batch_sizes: ArrayLike, best_lrs: ArrayLike, rule: str, anchor: float
-) -> float:
-    """How far a rule for the learning rate is off, in octaves: $\\max_B |\\log_2 (best(B) / rule(B))|$.
+def lr_rule_error(batch_sizes: ArrayLike, best_lrs: ArrayLike, rule: str, anchor: float) -> float:
+    r"""How far a rule for the learning rate is off, in octaves: $\max_B |\log_2 (best(B) / rule(B))|$.
 
-    The rule is $best(anchor) \\cdot (B / anchor)^p$ with p = 1 ("linear") or 1/2 ("sqrt").
+    The rule is $best(anchor) \cdot (B / anchor)^p$ with p = 1 ("linear") or 1/2 ("sqrt").
     """
     if rule not in ("linear", "sqrt"):
         raise ValueError(f"rule is 'linear' or 'sqrt': got {rule!r}")
@@ -187,11 +185,11 @@ class NoiseScale:
     g2: float
     """Squared norm of the true gradient, $|G|^2$ (unbiased: may come out negative)."""
     trace: float
-    """Sum of the variances of one example's gradient, $tr(\\Sigma)$."""
+    r"""Sum of the variances of one example's gradient, $tr(\Sigma)$."""
 
     @property
     def b_simple(self) -> float:
-        """$tr(\\Sigma) / |G|^2$: the batch size at which noise and signal are equal."""
+        r"""$tr(\Sigma) / |G|^2$: the batch size at which noise and signal are equal."""
         return self.trace / self.g2 if self.g2 > 0 else math.inf
 
 
@@ -208,9 +206,9 @@ def gradient_noise_scale(
     draws: int = 20,
     generator: torch.Generator | None = None,
 ) -> NoiseScale:
-    """The noise scale from the norms of gradients of two batch sizes (McCandlish et al. 2018, appendix A.1).
+    r"""The noise scale from the norms of gradients of two batch sizes (McCandlish et al. 2018, appendix A.1).
 
-    From $E|g_B|^2 = |G|^2 + tr(\\Sigma) / B$. Numerator and denominator are averaged over draws before they are
+    From $E|g_B|^2 = |G|^2 + tr(\Sigma) / B$. Numerator and denominator are averaged over draws before they are
     divided: the ratio of single draws is biased.
 
     Args:
@@ -243,9 +241,9 @@ def gradient_noise_scale(
 
 
 def exact_noise_scale(model: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor, chunk: int = 256) -> NoiseScale:
-    """The noise scale of a finite data set from the gradient of every example (`torch.func.vmap` of `grad`).
+    r"""The noise scale of a finite data set from the gradient of every example (`torch.func.vmap` of `grad`).
 
-    Here $|G|^2$ is the squared norm of the mean gradient over the data, and $tr(\\Sigma)$ the population variance.
+    Here $|G|^2$ is the squared norm of the mean gradient over the data, and $tr(\Sigma)$ the population variance.
     The model must treat examples independently: no batch normalisation in training mode.
     """
     from torch.func import functional_call, grad, vmap
@@ -272,15 +270,15 @@ def exact_noise_scale(model: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor, chu
 
 
 class NoisyQuadratic:
-    """SGD on $\\frac12 \\sum_i h_i \\theta_i^2$ with gradient noise of variance $c_i / B$: exact expected curves.
+    r"""SGD on $\frac12 \sum_i h_i \theta_i^2$ with gradient noise of variance $c_i / B$: exact expected curves.
 
-    $E[\\theta_i^2]_{t+1} = (1 - \\eta h_i)^2 E[\\theta_i^2]_t + \\eta^2 c_i / B$ (Zhang et al. 2019, section 2). It
+    $E[\theta_i^2]_{t+1} = (1 - \eta h_i)^2 E[\theta_i^2]_t + \eta^2 c_i / B$ (Zhang et al. 2019, section 2). It
     shows all three regimes of data parallelism, and no sampling is needed.
 
     Args:
         h: curvatures, positive.
         c: noise variances, not negative; default h (noise in proportion to curvature).
-        theta2: $E[\\theta_i^2]$ at the start; default 1.
+        theta2: $E[\theta_i^2]$ at the start; default 1.
     """
 
     def __init__(self, h: ArrayLike, c: ArrayLike | None = None, theta2: ArrayLike | None = None):

@@ -367,9 +367,9 @@ def tune_rate(
 
 
 def expected_best(scores: Sequence[float], k: int) -> float:
-    """Expected lowest score among `k` different points drawn at random from a grid of n, exactly.
+    r"""Expected lowest score among `k` different points drawn at random from a grid of n, exactly.
 
-    $E = \\sum_i s_{(i)} \\binom{n-i}{k-1} / \\binom{n}{k}$ over the sorted scores.
+    $E = \sum_i s_{(i)} \binom{n-i}{k-1} / \binom{n}{k}$ over the sorted scores.
 
     Raises:
         ValueError: k is not in 1..n, or a score is NaN (give diverged trials their loss, do not drop them).

@@ -1,5 +1,6 @@
 """Layers and networks."""
 
+from assay.nn.cifar import VGG, CifarResNet, DenseNet
 from assay.nn.coords import (
     AddCoords,
     CoordConv1d,
@@ -20,11 +21,17 @@ from assay.nn.ensemble import (
     ensemble_cross_entropy,
     ensemble_error,
 )
+from assay.nn.lottery import glorot_normal_, lottery_conv, lottery_mlp, lottery_rates
 from assay.nn.painters import ConvRegressor, CoordPainter, CoordRegressor, DeconvPainter, scale_positions
 from assay.nn.pianoroll import Coconet
+from assay.nn.residual import DeepMLP
+from assay.nn.shakeshake import ShakeShake26
+from assay.nn.supermask import SupermaskConv2d, SupermaskLinear, sample_mask, supermaskify
 
 __all__ = [
+    "VGG",
     "AddCoords",
+    "CifarResNet",
     "Coconet",
     "ConvRegressor",
     "CoordConv1d",
@@ -34,16 +41,27 @@ __all__ = [
     "CoordPainter",
     "CoordRegressor",
     "DeconvPainter",
+    "DeepMLP",
+    "DenseNet",
     "EnsembleBatchNorm",
     "EnsembleConv2d",
     "EnsembleEmbedding",
     "EnsembleGRU",
     "EnsembleLinear",
     "EnsembleMLP",
+    "ShakeShake26",
+    "SupermaskConv2d",
+    "SupermaskLinear",
     "add_coords",
     "coordconvert",
     "coordinates",
     "ensemble_cross_entropy",
     "ensemble_error",
+    "glorot_normal_",
+    "lottery_conv",
+    "lottery_mlp",
+    "lottery_rates",
+    "sample_mask",
     "scale_positions",
+    "supermaskify",
 ]

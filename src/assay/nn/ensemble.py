@@ -1,10 +1,10 @@
-"""Many small networks as one tensor program: stacked weights, batched matrix products.
+r"""Many small networks as one tensor program: stacked weights, batched matrix products.
 
 A grid of hyperparameters times a handful of seeds is a few hundred trainings of one small network. Run one after
 the other, most of their time goes into launching small operations. Stacked, member $k$ is the slice `[k]` of every
 weight, and a layer of all members is one batched product:
 
-$$Y_k = X_k W_k^\\top + b_k, \\qquad k = 1 \\dots K.$$
+$$Y_k = X_k W_k^\top + b_k, \qquad k = 1 \dots K.$$
 
 Members never see each other: each has its own initialisation (its own generator), inputs, running statistics and,
 with `assay.optim.EnsembleOptimizer`, its own learning rate, decay and mask. What a member computes is what the same
@@ -44,7 +44,7 @@ def _uniform(shape: tuple[int, ...], bound: float, generators: list[torch.Genera
 
 
 class EnsembleLinear(nn.Module):
-    """`torch.nn.Linear` for K networks at once, initialised like it: $U(-1/\\sqrt{n}, 1/\\sqrt{n})$, $n$ inputs.
+    r"""`torch.nn.Linear` for K networks at once, initialised like it: $U(-1/\sqrt{n}, 1/\sqrt{n})$, $n$ inputs.
 
     Args:
         members: K.

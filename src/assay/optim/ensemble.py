@@ -1,13 +1,13 @@
-"""Optimisers over stacked networks (`assay.nn.ensemble`): every member with its own rate, decay and mask.
+r"""Optimisers over stacked networks (`assay.nn.ensemble`): every member with its own rate, decay and mask.
 
 Each kind follows the torch optimiser of that name in its parametrisation, so a member moves as it would alone:
 
 =========  =====================================================================
-sgd        $\\theta \\leftarrow \\theta - \\eta g$
-momentum   $v \\leftarrow \\gamma v + g$; $\\theta \\leftarrow \\theta - \\eta v$
-nesterov   $v$ as above; $\\theta \\leftarrow \\theta - \\eta (g + \\gamma v)$
-adagrad    $s \\leftarrow s + g^2$; $\\theta \\leftarrow \\theta - \\eta g / (\\sqrt{s} + \\epsilon)$
-rmsprop    $s \\leftarrow \\alpha s + (1 - \\alpha) g^2$; then as adagrad
+sgd        $\theta \leftarrow \theta - \eta g$
+momentum   $v \leftarrow \gamma v + g$; $\theta \leftarrow \theta - \eta v$
+nesterov   $v$ as above; $\theta \leftarrow \theta - \eta (g + \gamma v)$
+adagrad    $s \leftarrow s + g^2$; $\theta \leftarrow \theta - \eta g / (\sqrt{s} + \epsilon)$
+rmsprop    $s \leftarrow \alpha s + (1 - \alpha) g^2$; then as adagrad
 adam       Kingma & Ba 2014, with bias correction
 =========  =====================================================================
 """
@@ -25,7 +25,7 @@ PerMember = float | Tensor
 
 
 class EnsembleOptimizer(torch.optim.Optimizer):
-    """One optimiser for K stacked networks, each with its own hyperparameters.
+    r"""One optimiser for K stacked networks, each with its own hyperparameters.
 
     Args:
         params: stacked parameters, members first: [K, ...].
@@ -36,10 +36,12 @@ class EnsembleOptimizer(torch.optim.Optimizer):
         alpha: smoothing constant of "rmsprop".
         eps: added after the root; default: torch's (1e-10 for "adagrad", else 1e-8).
         weight_decay: one number or [K].
-        decay: how decay acts. "l2": added to the gradient. "lr_scaled": $\\theta \\leftarrow \\theta - \\eta
-            \\lambda \\theta$ beside the step, as `torch.optim.AdamW` does. "independent": $\\theta \\leftarrow
-            \\theta - \\lambda \\theta$ beside the step, not multiplied by the rate (Loshchilov & Hutter 2019,
-            arXiv 1711.05101, Algorithms 1 and 2). All use $\\theta$ before the step.
+        decay: how decay acts. "l2": added to the gradient. "lr_scaled": $\theta \leftarrow \theta - \eta
+            \lambda \theta$ beside the step, as `torch.optim.AdamW` does. "independent": $\theta \leftarrow
+            \theta - \lambda \theta$ beside the step, not multiplied by the rate (Loshchilov & Hutter 2019,
+            arXiv 1711.05101, Algorithms 1 and 2). All use $\theta$ before the step.
+        schedule_inside: with momentum, multiply the gradient by `scale` before it enters the velocity (SGDW as
+            Algorithm 1 has it) rather than the step (as torch's schedulers do).
         decay_params: the parameters that decay; None: those with a weight's axes (more than [K, out]), so
             biases and norm gains do not.
 
@@ -64,6 +66,7 @@ class EnsembleOptimizer(torch.optim.Optimizer):
         eps: float | None = None,
         weight_decay: PerMember = 0.0,
         decay: str = "l2",
+        schedule_inside: bool = False,
         decay_params: Iterable[nn.Parameter] | None = None,
     ):
         if kind not in KINDS:
@@ -78,6 +81,7 @@ class EnsembleOptimizer(torch.optim.Optimizer):
             "alpha": alpha,
             "eps": eps if eps is not None else 1e-10 if kind == "adagrad" else 1e-8,
             "decay": decay,
+            "schedule_inside": schedule_inside,
         }
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
@@ -203,7 +207,8 @@ class EnsembleOptimizer(torch.optim.Optimizer):
         kind, decay = group["kind"], group["decay"]
         scale, active = self._scale, self._active
         self._steps += 1 if active is None else active
-        lr = self._lr if scale is None else self._lr * scale
+        inside = group["schedule_inside"] and kind in ("momentum", "nesterov") and scale is not None
+        lr = self._lr if scale is None or inside else self._lr * scale
         rate = self._weight_decay
         shrink = rate if decay == "independent" else rate * self._lr
         if scale is not None:
@@ -234,6 +239,8 @@ class EnsembleOptimizer(torch.optim.Optimizer):
                     p.addcmul_(p, share)
             if mask is not None:
                 grad = grad * mask
+            if inside and scale is not None:
+                grad = grad * scale.view(shape)
             if kind == "sgd":
                 p.addcmul_(grad, step)
             elif kind in ("momentum", "nesterov"):
