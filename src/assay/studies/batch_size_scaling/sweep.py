@@ -146,7 +146,8 @@ def train(
 ) -> list[dict[str, float | int | str]]:
     """Train all members as one ensemble; a seed's members stop together, whatever other seeds do.
 
-    They stop when one has beaten `goal` and at least half of the feasible ones have, or at their limit.
+    They stop when one has beaten `goal` and at least half of the feasible ones have, or at their limit. A member stops
+    by itself one evaluation after it beat the goal: what it does later does not enter.
     Returns rows for `measurement_table`: one an evaluation of a member, `seed` among them.
     """
 
@@ -178,6 +179,7 @@ def train(
         due = {m.seed for m in alive if step % intervals[m.seed] == 0 or step <= dense or step == m.limit}
         if not due:
             continue
+        before = set(reached)
         with torch.no_grad():
             logits = net(valid_x)
             errors = ensemble_error(logits, valid_y).tolist()
@@ -210,7 +212,8 @@ def train(
             limit = next(m.limit for m in alive if m.seed == seed)
             if (done and 2 * done >= count) or step >= limit:
                 finished.add(seed)
-        keep = [m.seed not in finished and (m.seed, m.trial) not in diverged for m in alive]
+        over = diverged | {key for key in before if key[0] in due}
+        keep = [m.seed not in finished and (m.seed, m.trial) not in over for m in alive]
         if not all(keep):
             alive = [m for m, stays in zip(alive, keep, strict=True) if stays]
             if alive:
