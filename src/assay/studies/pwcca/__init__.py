@@ -59,10 +59,11 @@ solved by these networks, so once the training error is 0 the last hidden layer 
 which all networks share. It is the paper's own reason why output layers agree, reaching one layer further down. Images
 for which this takes many layers would be the better test (`paper` profile).
 
-*Learning rates leave a trace, not clusters.* Networks of one rate are closer to each other than to those of other
-rates (a permutation test says so), but average linkage does not find the groups at the intermediate layer, and the
-output layer is no worse at it; with perceptrons it is the better one. The rates span a factor of seven, all that
-reaches 100 % in the given steps, and there are three networks a rate; the paper had about forty.
+*Learning rates leave a trace, not clusters.* Perceptrons of one rate are closer to each other than to those of other
+rates in every seed (a permutation test gives p at most 0.002), convolutional networks in some seeds only (p about 0.09
+on average). Average linkage does not find the groups at the intermediate layer, and the output layer is no worse at it;
+with perceptrons it is the better one (adjusted Rand index 0.57 against 0.15). The rates span a factor of seven, all
+that reaches 100 % in the given steps, and there are three networks a rate; the paper had about forty.
 
 *Beside the claims.* The lower layer of the GRU settles before the upper one. Its states at one position predict those
 at the next by a linear map in part (0.54; chance 0.24), and those a few words on not above chance. Wider networks tend
