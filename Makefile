@@ -48,7 +48,7 @@ site: .venv/demo.done
 	$(BIN)/assay site
 
 bench: .venv/test.done
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 # What `assay list` reads, and the README's table.
 catalogue: .venv/demo.done

@@ -6,10 +6,8 @@ Bars: 32 members of 196-64-10, batch 16, plain SGD, step at least 6 times faster
 `torch.optim.SGD`; so do 40 members of 196-64-64-10 with AdamW.
 """
 
-import statistics
-import time
-
 import torch
+from _timing import interleaved
 from torch.nn import functional as F
 
 from assay.nn import EnsembleMLP, ensemble_cross_entropy
@@ -33,21 +31,21 @@ def step_times(
         for m in models
     ]
     x, y = torch.randn(members, batch, sizes[0]), torch.randint(sizes[-1], (members, batch))
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
+
+    def together() -> None:
         for _ in range(10):
             stacked.zero_grad()
             ensemble_cross_entropy(net(x), y).sum().backward()
             stacked.step()
-        seconds[0].append((time.perf_counter() - begun) / 10)
-        begun = time.perf_counter()
+
+    def one_by_one() -> None:
         for k, (model, optimizer) in enumerate(zip(models, solo, strict=True)):
             optimizer.zero_grad()
             F.cross_entropy(model(x[k]), y[k]).backward()
             optimizer.step()
-        seconds[1].append(time.perf_counter() - begun)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+    seconds = interleaved({"together": together, "one by one": one_by_one}, ROUNDS)
+    return seconds["together"] / 10, seconds["one by one"]
 
 
 if __name__ == "__main__":

@@ -9,26 +9,13 @@ than products; smaller problems show the same on a CPU.
 """
 
 import copy
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from _timing import interleaved
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from assay.analysis.landscape import loss_plane, random_direction
-
-
-def interleaved(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each program; they take turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            begun = time.perf_counter()
-            program()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def copies(

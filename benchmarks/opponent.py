@@ -6,12 +6,10 @@ Bars: one LOLA step of two networks costs at most 5 naive steps, whatever their 
 one tensor program learn at least 50 times as many pairs a second as one pair after the other.
 """
 
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
+from _timing import interleaved
 from torch import nn
 
 from assay.games import ipd
@@ -24,17 +22,6 @@ def network(parameters: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(32, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1)
     )
-
-
-def interleaved(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each program; they take turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            begun = time.perf_counter()
-            program()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def step_cost(parameters: int, repeats: int) -> float:

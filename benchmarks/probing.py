@@ -6,29 +6,16 @@ Bars: probing 300 tasks at 7 moments with 24 inputs in batches is at least 20 ti
 cost grows linearly with the length of the episode, for no prefix is replayed.
 """
 
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
+from _timing import interleaved
 
 from assay.analysis import probe_linear
 from assay.meta import LinearTasks, SequenceMetaLearner
 from assay.meta.tasks import LinearBatch
 
 MOMENTS = (1, 2, 3, 5, 8, 12, 20)
-
-
-def interleaved(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each program; they take turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            begun = time.perf_counter()
-            program()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def probe(model: SequenceMetaLearner, seen: LinearBatch, moments: tuple[int, ...]) -> torch.Tensor:

@@ -7,27 +7,15 @@ Bars: a training step of a `MaskedModel` (784-300-100-10, batch 60) costs at mos
 """
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from _timing import interleaved
 from torch import nn
 
 from assay.analysis.pruning import CRITERIA, MaskedModel, build_mask
 from assay.analysis.pruning.masked import SwapIn
 from assay.nn.lottery import lottery_mlp
-
-
-def interleaved(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each program; they take turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            begun = time.perf_counter()
-            program()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def step_cost(repeats: int = 150) -> float:
