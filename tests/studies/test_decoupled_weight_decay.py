@@ -11,6 +11,7 @@ from assay.studies.decoupled_weight_decay import mechanism, paper, text
 from assay.studies.decoupled_weight_decay.config import Data, GridConfig, PaperConfig, TextConfig
 from assay.studies.decoupled_weight_decay.grids import OPTIMISERS, axes
 from assay.studies.decoupled_weight_decay.training import Cell, cosine, load, train
+from tests.fixtures import write_cifar
 
 
 class Run:
@@ -146,16 +147,8 @@ def test_character_models_learn_and_are_each_their_own():
     assert (text.losses(models, inputs, targets, 2) < before - 0.5).all()
 
 
-def write_cifar(folder, per_batch=12):
-    rng = np.random.default_rng(0)
-    for name in [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]:
-        table = rng.integers(0, 256, (per_batch, 3073)).astype(np.uint8)
-        table[:, 0] = np.arange(per_batch) % 10
-        table.tofile(folder / name)
-
-
 def test_the_papers_grid_runs_on_files_of_the_real_format(tmp_path):
-    write_cifar(tmp_path)
+    write_cifar(tmp_path, per_batch=12)
     results = runner.run(
         registry.load("decoupled-weight-decay"),
         "paper",
