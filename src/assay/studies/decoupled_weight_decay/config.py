@@ -30,6 +30,7 @@ class GridConfig:
     norm_adam_rates: tuple[float, ...] = geometric(4.8e-3, 4, 2, 2)
     decays: int = 8
     factor: float = 2.5  # between decays
+    widenings: int = 3  # rows or columns added, at most, where the best cell lies at the edge
     # The fifth of the eight decays: for plain networks by optimiser, then with batch normalisation.
     l2_sgd: float = 8e-3
     sgdw: float = 5e-3

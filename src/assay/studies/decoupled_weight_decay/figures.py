@@ -39,8 +39,21 @@ def heat_maps(results: Results) -> Figure | None:
         if not found:
             axes.set_axis_off()
             continue
-        error = np.mean([(one["select"] + one["report"]) / 2 for one in found], 0)
-        rates, decays = np.log2(found[0]["rates"]), np.log2(found[0]["decays"])
+        # Grids that grew differ between seeds: show the cells that all of them have.
+        rates, decays = (
+            np.array(sorted(set.intersection(*({float(v) for v in one[name]} for one in found))))
+            for name in ("rates", "decays")
+        )
+        error = np.mean(
+            [
+                ((one["select"] + one["report"]) / 2)[
+                    np.ix_(np.isin(one["rates"], rates), np.isin(one["decays"], decays))
+                ]
+                for one in found
+            ],
+            0,
+        )
+        rates, decays = np.log2(rates), np.log2(decays)
         image = axes.pcolormesh(
             decays,
             rates,

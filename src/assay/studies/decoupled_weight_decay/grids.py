@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from assay.analysis.grids import best_cell, contour_slope, separability
 from assay.lab import Batch
@@ -28,35 +29,67 @@ def axes(config: GridConfig, optimiser: str, norm: bool) -> tuple[tuple[float, .
 
 
 def grid(run: Batch, pairs: list[tuple[str, int]], config: GridConfig) -> Iterable[dict[str, float]]:
-    """One grid a seed: 40 members, one ensemble."""
+    """One grid a seed: 40 members, one ensemble; a row or column more where the best cell lies at the edge."""
     for number in run.steps(len(pairs)):
         arm, seed = pairs[number]
         network, optimiser = arm.split("/")
         norm = network == "norm"
         kind, decay = OPTIMISERS[optimiser]
-        rates, decays = axes(config, optimiser, norm)
-        found = train(
-            run,
-            load(run, seed, config.data),
-            seed,
-            [Cell(rate, value) for rate in rates for value in decays],
+        task = load(run, seed, config.data)
+
+        def fill(
+            rates: tuple[float, ...],
+            decays: tuple[float, ...],
+            task=task,
+            seed=seed,
             kind=kind,
             decay=decay,
-            hidden=config.hidden,
-            batch=config.batch,
-            steps=config.norm_steps if norm else config.steps,
             norm=norm,
-        )
-        shape = (len(rates), len(decays))
-        select, report, loss = (
-            t.double().cpu().numpy().reshape(shape) for t in (found.select, found.report, found.train_loss)
-        )
+        ) -> np.ndarray:
+            """Selection error, reported error and training loss of these cells: [3, rates, decays]."""
+            found = train(
+                run,
+                task,
+                seed,
+                [Cell(rate, value) for rate in rates for value in decays],
+                kind=kind,
+                decay=decay,
+                hidden=config.hidden,
+                batch=config.batch,
+                steps=config.norm_steps if norm else config.steps,
+                norm=norm,
+            )
+            parts = torch.stack([found.select, found.report, found.train_loss]).double().cpu().numpy()
+            return parts.reshape(3, len(rates), len(decays))
+
+        rates, decays = axes(config, optimiser, norm)
+        table = fill(rates, decays)
+        widened = 0
+        while widened < config.widenings:
+            _, (row, column), edge = best_cell(table[0], table[1])
+            if not edge:
+                break
+            widened += 1
+            if row in (0, len(rates) - 1):
+                more = rates[row] * (rates[1] / rates[0]) ** (1 if row else -1)
+                new = fill((more,), decays)
+                rates = (*rates, more) if row else (more, *rates)
+                table = np.concatenate([table, new] if row else [new, table], 1)
+            else:
+                more = decays[column] * config.factor ** (1 if column else -1)
+                if decay == "independent" and more >= 1:
+                    break  # a step would shrink the weights to nothing
+                new = fill(rates, (more,))
+                decays = (*decays, more) if column else (more, *decays)
+                table = np.concatenate([table, new] if column else [new, table], 2)
+        select, report, loss = table
         error, cell, edge = best_cell(select, report)
         metrics = {
             "error": error,
             "best_rate": rates[cell[0]],
             "best_decay": decays[cell[1]],
             "at_edge": float(edge),
+            "widened": float(widened),
             "train_loss": float(loss[cell]),
             "separability": separability((select + report) / 2, cap=2.0),
         }
