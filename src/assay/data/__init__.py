@@ -1,5 +1,11 @@
 """What studies learn from: real data that packages ship, loaders for the full sets, generators."""
 
+from assay.data.adversarial_features import (
+    UniqueFeatureAugmenter,
+    add_unique_features,
+    wilson_dataset,
+    wilson_test_set,
+)
 from assay.data.batches import EpochBatches, corrupt_labels
 from assay.data.bible import BibleVerses, CharCorpus, bible_text, bible_verses
 from assay.data.chorales import ChoraleSet, load_chorales, synthetic_chorales
@@ -37,6 +43,8 @@ __all__ = [
     "NotSoClevr",
     "PianorollCodec",
     "Scenes",
+    "UniqueFeatureAugmenter",
+    "add_unique_features",
     "bible_text",
     "bible_verses",
     "cifar10",
@@ -56,4 +64,6 @@ __all__ = [
     "split",
     "stratified_order",
     "synthetic_chorales",
+    "wilson_dataset",
+    "wilson_test_set",
 ]
