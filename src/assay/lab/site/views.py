@@ -638,8 +638,13 @@ def _cost(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _commands(study: Study) -> Iterator[tuple[str, str]]:
-    for extra in study.needs:
-        yield "Its data needs one more package", pip_command(extra).partition("   ")[0]
+    if study.needs:
+        packages = [pip_command(extra).partition("   ")[0].removeprefix("pip install ") for extra in study.needs]
+        count = " ".join(packages).count(" ") + 1
+        yield (
+            "Its data needs one more package" if count == 1 else f"Its data needs {count} more packages",
+            f"pip install {' '.join(packages)}",
+        )
     yield "Every claim, as on this page", f"assay run {study.id}"
     if "demo" in study.profile_names:
         yield "A look in under a minute", f"assay run {study.id} --profile demo"
