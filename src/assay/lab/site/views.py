@@ -639,7 +639,9 @@ def _cost(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 def _commands(study: Study) -> Iterator[tuple[str, str]]:
     if study.needs:
-        packages = [pip_command(extra).partition("   ")[0].removeprefix("pip install ") for extra in study.needs]
+        packages = [
+            pip_command(extra).partition("   ")[0].removeprefix("pip install ") for extra in study.needs
+        ]
         count = " ".join(packages).count(" ") + 1
         yield (
             "Its data needs one more package" if count == 1 else f"Its data needs {count} more packages",
