@@ -357,8 +357,9 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         _print_json([{"study": r.study, "status": r.status, "reason": r.reason} for r in rows])
     else:
+        width = max((len(row.study) for row in rows), default=0)
         for row in rows:
-            print(f"{row.study:28} {row.status:8} {row.reason}")
+            print(f"{row.study:{width}}  {row.status:8} {row.reason}".rstrip())
     return 0
 
 
