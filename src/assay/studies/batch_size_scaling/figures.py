@@ -45,6 +45,7 @@ def steps_by_batch(results: Results) -> Figure | None:
     if "mlp/sgd" not in results.arms:
         return None
     fig, panels = figure(height=3.2, cols=2, sharey=True)
+    lowest, highest = np.inf, 0.0
     for axes, arms in (
         (panels[0], ("mlp/sgd", "mlp/momentum", "mlp/nesterov")),
         (panels[1], ("softmax/sgd", "mlp/sgd", "deep/sgd", "digits/sgd", "subset/sgd")),
@@ -57,9 +58,10 @@ def steps_by_batch(results: Results) -> Figure | None:
             if arm == arms[0]:
                 first = np.nanmean(steps[:, 0])
                 axes.plot(sizes, first * sizes[0] / sizes, "--", color="grey", linewidth=0.8)
-                axes.set_ylim(max(1, np.nanmin(steps) / 3), first * 2)
                 logarithmic(axes, sizes)
+            lowest, highest = min(lowest, float(np.nanmin(steps))), max(highest, float(np.nanmax(steps)))
         axes.legend(fontsize=7)
+    panels[0].set_ylim(max(1, lowest / 2), 1.5 * highest)
     panels[0].set_ylabel("steps to result")
     return fig
 
