@@ -7,12 +7,11 @@ time of `IterativePruner` on one point after the other. Both train the dense net
 """
 
 import math
-import statistics
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
+from _timing import interleaved
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -81,13 +80,10 @@ def one_by_one(bench: Bench) -> None:
 def ratio(repeats: int = 3) -> float:
     """Seconds one by one over seconds together; they take turns, so that a busy machine slows both alike."""
     bench = Bench(Streams(), [0], replace(StackConfig(), steps=STEPS))  # type: ignore[arg-type]
-    times: dict[str, list[float]] = {"together": [], "one by one": []}
-    for _ in range(repeats):
-        for name, program in (("together", together), ("one by one", one_by_one)):
-            begun = time.perf_counter()
-            program(bench)
-            times[name].append(time.perf_counter() - begun)
-    return statistics.median(times["one by one"]) / statistics.median(times["together"])
+    times = interleaved(
+        {"together": lambda: together(bench), "one by one": lambda: one_by_one(bench)}, repeats
+    )
+    return times["one by one"] / times["together"]
 
 
 def main() -> None:
