@@ -63,6 +63,10 @@ than the mountains of the paper's ResNet-56 without skips. The plain network als
 the same 400 steps, which belongs to the finding (it is harder to train) but is a second difference between the arms. At
 the solution itself the full Hessian is nearly convex in all networks.
 
+*Width and more depth* (extra arms). Twice the width takes the share of the deep plain network from 64 to 58 % and its
+test error from 17 to 13 %; with skips the share rises from 3 to 12 %, with a wide spread over seeds. 32 layers hardly
+train in 400 steps, with skips (26 %) or without (62 %).
+
 *Paths.* Random axes show a point: two of tens of thousands of directions hold almost nothing of a path. Principal axes
 hold 60 to 99 %. But the number to compare with is a walk's 76 %, and even that is kind: the steps of training shrink,
 and a random walk with the *same step lengths* reaches 79 to 87 % (grey bar). Beside it the large-batch paths remain
