@@ -16,6 +16,8 @@ install_import_hook(
         "assay.generate",
         "assay.games",
         "assay.meta",
+        "assay.envs",
+        "assay.rl",
     ],
     # An int is welcome where a float is asked for, as everywhere in Python's typing (PEP 484).
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

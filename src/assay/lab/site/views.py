@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from assay._extras import pip_command
+from assay._extras import packages
 from assay.lab import statistics
 from assay.lab.claim import AnyOf, Difference, Equivalence, Level, Ratio, Statistic, Test, Trend
 from assay.lab.figures import is_equivalence, number, plain, prefix_ids, spread
@@ -639,13 +639,11 @@ def _cost(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 def _commands(study: Study) -> Iterator[tuple[str, str]]:
     if study.needs:
-        packages = [
-            pip_command(extra).partition("   ")[0].removeprefix("pip install ") for extra in study.needs
-        ]
-        count = " ".join(packages).count(" ") + 1
+        names = list(dict.fromkeys(name for extra in study.needs for name in packages(extra)))
+        count = len(names)
         yield (
-            "Its data needs one more package" if count == 1 else f"Its data needs {count} more packages",
-            f"pip install {' '.join(packages)}",
+            "It needs one more package" if count == 1 else f"It needs {count} more packages",
+            f"pip install {' '.join(names)}",
         )
     yield "Every claim, as on this page", f"assay run {study.id}"
     if "demo" in study.profile_names:
