@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.envs.base import Obs, Step, TensorEnv, TensorMultiEnv
+from assay.envs.base import Obs, Step, TensorEnv, TensorMultiEnv, map_obs
 
 MakeEnv = Callable[..., TensorEnv]
 """`make_env(num_envs=n, generator=g)`, where g is one generator or a list of them."""
@@ -81,6 +81,11 @@ def sliced(state: dict[str, Any], part: slice, generators: slice) -> dict[str, A
     return {k: v[generators] if k == "generators" else v[part].clone() for k, v in state.items()}
 
 
+def agent_rows(env: TensorEnv, obs: Obs) -> Obs:
+    """One row an agent: spaces are those of one agent."""
+    return map_obs(lambda o: o.flatten(0, 1), obs) if isinstance(env, TensorMultiEnv) else obs
+
+
 def assert_in_space(space: Any, obs: Obs) -> None:
     """Every row lies in the Gymnasium space: shape, kind of number, bounds."""
     if isinstance(obs, dict):
@@ -151,7 +156,7 @@ def _random_run(
     env = make_env(num_envs=num_envs, generator=generator(1))
     act = generator(2)
     obs, info = env.reset()
-    assert_in_space(env.single_observation_space, obs)
+    assert_in_space(env.single_observation_space, agent_rows(env, obs))
     assert env.has_action_mask == ("action_mask" in info)
     if env.obs_shape:
         assert leaves(obs)[0].shape[1:] == env.obs_shape
@@ -185,8 +190,8 @@ def _random_run(
             assert torch.equal(new[running], final[running]), "final_obs differs where nothing ended"
         assert torch.equal(env.elapsed == 0, step.ended), "an ended copy begins anew in the same step"
         assert all(value.shape[0] == num_envs for value in step.info.values())
-        assert_in_space(env.single_observation_space, step.obs)
-        assert_in_space(env.single_observation_space, step.final_obs)
+        assert_in_space(env.single_observation_space, agent_rows(env, step.obs))
+        assert_in_space(env.single_observation_space, agent_rows(env, step.final_obs))
         if invariants is not None:
             invariants(env, step)
         ends += int(step.ended.sum())

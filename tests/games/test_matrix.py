@@ -127,8 +127,8 @@ def test_environment_agrees_with_play():
     theta1, theta2 = policies(9)
     noise = torch.rand(steps, 2, copies, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     seen = play(game, theta1, theta2, noise)
-    world = IteratedMatrixGame(game, copies, horizon=steps)
-    obs = world.reset()
+    world = IteratedMatrixGame(game, copies, max_steps=steps)
+    obs, _ = world.reset()
     for t in range(steps):
         assert torch.equal(obs, torch.stack([seen.states1[t], seen.states2[t]], -1))
         step = world.step(torch.stack([seen.actions1[t], seen.actions2[t]], -1))
@@ -184,8 +184,8 @@ def test_bad_input_is_told():
         ipd(-0.1)
     with pytest.raises(ValueError, match=r"\[2, 2\]"):
         inspect.unwrap(MemoryOneGame.__post_init__)(_with_payoff(torch.zeros(4)))
-    with pytest.raises(ValueError, match="at least 1"):
-        IteratedMatrixGame(ipd(), copies=0)
+    with pytest.raises(ValueError, match="at least one copy"):
+        IteratedMatrixGame(ipd(), 0)
     with pytest.raises(ValueError, match="steps"):
         ipd().truncated_value(*policies(0), 0)
     world = IteratedMatrixGame(ipd(), 1)

@@ -57,10 +57,10 @@ def test_win_or_learn_fast_is_slow_when_it_wins():
 
 
 def selfplay(make, game: MemoryOneGame, lives: int, steps: int, seed: int = 0):
-    world = IteratedMatrixGame(game, lives, horizon=10**9)
+    world = IteratedMatrixGame(game, lives, max_steps=None, validate=False)
     players = (make(lives), make(lives))
     generator = torch.Generator().manual_seed(seed)
-    obs = world.reset()
+    obs, _ = world.reset()
     for _ in range(steps):
         noise = torch.rand(2, lives, generator=generator)
         actions = torch.stack([p.act(obs[:, i], noise[i]) for i, p in enumerate(players)], -1)

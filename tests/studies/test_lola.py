@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay.games import CoinGame, ipd
+from assay.envs import CoinGame
+from assay.games import ipd
 from assay.lab import registry
 from assay.lab.trial import Batch, Trial
 from assay.optim.opponent import lola_policy_gradient, opponent_shaping_grad
@@ -95,7 +96,7 @@ def test_coin_policies_replay_what_they_sampled(study, kind):
 
     torch.manual_seed(0)
     players = CoinPolicy(kind), CoinPolicy(kind)
-    seen = trace(CoinGame(6, horizon=9, generator=torch.Generator().manual_seed(0)), players, 5)
+    seen = trace(CoinGame(6, max_steps=9, generator=torch.Generator().manual_seed(0)), players, 5)
     logp = [log_prob(p, seen["obs"][:, :, i], seen["actions"][..., i]) for i, p in enumerate(players)]
     state, steps = None, []
     for obs in seen["obs"][:, :, 0]:

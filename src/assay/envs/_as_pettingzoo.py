@@ -69,6 +69,8 @@ class PettingZooEnv(ParallelEnv):
         return self._observations(obs), self._infos(info)
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        if not self.agents:
+            raise RuntimeError("the episode is over: call reset() first")
         missing = [agent for agent in self.agents if agent not in actions]
         if missing:
             raise ValueError(f"all agents move at once: no action for {missing}")

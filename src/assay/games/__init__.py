@@ -1,6 +1,5 @@
 """Several agents: games, opponents, reciprocity."""
 
-from assay.games.coin import CoinGame
 from assay.games.forecast import ActionForecaster, TabularOpponentModel, fit_opponent, policy_log_prob
 from assay.games.matrix import (
     STATES,
@@ -16,14 +15,11 @@ from assay.games.matrix import (
     swap_view,
 )
 from assay.games.reciprocity import always_cooperate, always_defect, reciprocity_stats, tit_for_tat
-from assay.games.step import GameStep
 from assay.games.tabular_learners import JointActionLearner, PolicyHillClimber, QLearner, TabularLearner
 
 __all__ = [
     "STATES",
     "ActionForecaster",
-    "CoinGame",
-    "GameStep",
     "IteratedMatrixGame",
     "JointActionLearner",
     "MemoryOneGame",

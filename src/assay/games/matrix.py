@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from assay._extras import require
-from assay.games.step import GameStep
+from assay.envs.adapters import as_pettingzoo
+from assay.envs.base import TensorMultiEnv
 
 __all__ = [
     "STATES",
@@ -236,69 +236,60 @@ def play(
         return Play(seen, swap[seen], did1, did2, reward1[outcome], reward2[outcome])
 
 
-class IteratedMatrixGame:
-    """Batched environment of a repeated two-action game: ``copies`` games stepped at once.
+class IteratedMatrixGame(TensorMultiEnv):
+    """Batched environment of a repeated two-action game.
+
+    Observations are the state in each player's own view, ``int64 [N, 2]``: 0 CC, 1 CD, 2 DC, 3 DD (own action first),
+    4 at the start. Actions ``int64 [N, 2]`` are 0 (C) or 1 (D). The game is deterministic given the actions.
 
     Parameters
     ----------
     game
         The payoffs (its discount plays no part here).
-    copies
-        Number of independent games.
-    horizon
-        Steps after which a copy is cut off and started again.
-
-    Observations are the state in each player's own view, ``int64 [copies, 2]``: 0 CC, 1 CD, 2 DC, 3 DD (own action
-    first), 4 at the start. Actions ``int64 [copies, 2]`` are 0 (C) or 1 (D). The game is deterministic given the
-    actions.
+    num_envs
+        N independent games.
+    max_steps
+        Rounds after which a game is cut off and begun again; None: never.
+    **options
+        Of ``TensorEnv``.
 
     >>> import torch
-    >>> world = IteratedMatrixGame(ipd(), copies=2, horizon=10)
+    >>> world = IteratedMatrixGame(ipd(), num_envs=2, max_steps=10)
     >>> _ = world.reset()
     >>> step = world.step(torch.tensor([[0, 1], [1, 1]]))
     >>> step.reward.tolist(), step.obs.tolist()
     ([[-3.0, 0.0], [-2.0, -2.0]], [[1, 2], [3, 3]])
     """
 
-    agents: tuple[str, str] = ("player_1", "player_2")
+    agents = ("player_1", "player_2")
+    num_actions = 2
+    state_names = ("joint",)
 
     def __init__(
-        self, game: MemoryOneGame, copies: int = 1, horizon: int = 150, device: torch.device | str = "cpu"
+        self, game: MemoryOneGame, num_envs: int = 1, *, max_steps: int | None = 150, **options: Any
     ) -> None:
-        if copies < 1 or horizon < 1:
-            raise ValueError(f"copies and horizon must be at least 1, got {copies} and {horizon}")
-        self.game, self.copies, self.horizon, self.device = game, copies, horizon, torch.device(device)
-        self._payoffs = torch.stack([game.payoff1.flatten(), game.payoff2.flatten()], -1).to(
-            self.device, torch.float32
-        )
+        super().__init__(num_envs, max_steps=max_steps, **options)
+        self.game = game
+        payoffs = torch.stack([game.payoff1.flatten(), game.payoff2.flatten()], -1)
+        self._payoffs = payoffs.to(self.device, torch.float32)
         self._own = torch.tensor([[0, 0], [1, 2], [2, 1], [3, 3], [START, START]], device=self.device)
-        self._joint = torch.full((copies,), START, device=self.device)
-        self._time = torch.zeros(copies, dtype=torch.int64, device=self.device)
+        self.joint = torch.full((num_envs,), START, device=self.device)
+        """[N]: the state as player 1 sees it."""
 
-    def reset(self) -> Int[Tensor, "copies 2"]:
-        """Start all copies; returns the observations."""
-        self._joint = torch.full((self.copies,), START, device=self.device)
-        self._time = torch.zeros(self.copies, dtype=torch.int64, device=self.device)
-        return self._own[self._joint]
+    def _spaces(self, spaces: Any) -> tuple[Any, Any]:
+        return spaces.Discrete(5), spaces.Discrete(2)
 
-    def step(self, actions: Int[Tensor, "copies 2"]) -> GameStep:
-        """Both players of every copy act at once."""
-        if bool(((actions < 0) | (actions > 1)).any()):
-            raise ValueError("actions must be 0 (cooperate) or 1 (defect)")
-        joint = 2 * actions[:, 0] + actions[:, 1]
-        self._time = self._time + 1
-        ended = self._time >= self.horizon
-        final = self._own[joint]
-        self._joint = torch.where(ended, START, joint)
-        self._time = torch.where(ended, 0, self._time)
-        return GameStep(
-            obs=self._own[self._joint],
-            reward=self._payoffs[joint],
-            terminated=torch.zeros_like(ended),
-            truncated=ended,
-            final_obs=final,
-            info={},
-        )
+    def _reset_rows(self, mask: Tensor) -> None:
+        self.joint = self.joint.masked_fill(mask, START)
+
+    def observe(self) -> Tensor:
+        """[N, 2]: the state in each player's own view."""
+        return self._own[self.joint]
+
+    def _step(self, action: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        self.joint = 2 * action[:, 0] + action[:, 1]
+        never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return self._payoffs[self.joint], never, {}
 
 
 def as_parallel_env(game: MemoryOneGame, horizon: int = 150) -> Any:
@@ -307,51 +298,4 @@ def as_parallel_env(game: MemoryOneGame, horizon: int = 150) -> Any:
     Agents are ``player_1`` and ``player_2``; observations ``Discrete(5)`` in the own view (4 at the start), actions
     ``Discrete(2)``. All agents are truncated at ``horizon``.
     """
-    parallel_env = require("pettingzoo", extra="rl").ParallelEnv
-    discrete = require("gymnasium.spaces", extra="rl").Discrete
-
-    class MatrixParallelEnv(parallel_env):  # type: ignore[misc, valid-type]
-        metadata = {"name": f"assay_iterated_{game.name}_v0", "render_modes": []}
-        render_mode = None
-
-        def __init__(self) -> None:
-            self._world = IteratedMatrixGame(game, 1, horizon)
-            self.possible_agents = list(self._world.agents)
-            self.agents: list[str] = []
-            self._observations = {agent: discrete(5) for agent in self.possible_agents}
-            self._actions = {agent: discrete(2) for agent in self.possible_agents}
-
-        def observation_space(self, agent: str) -> Any:
-            return self._observations[agent]
-
-        def action_space(self, agent: str) -> Any:
-            return self._actions[agent]
-
-        def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
-            # The game has no randomness of its own: seed and options change nothing.
-            self.agents = list(self.possible_agents)
-            obs = self._world.reset()[0].tolist()
-            return dict(zip(self.agents, obs, strict=True)), {agent: {} for agent in self.agents}
-
-        def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-            if not self.agents:
-                raise RuntimeError("the episode is over: call reset() first")
-            step = self._world.step(torch.tensor([[int(actions[agent]) for agent in self.possible_agents]]))
-            agents = self.agents
-            obs = dict(zip(agents, step.final_obs[0].tolist(), strict=True))
-            rewards = dict(zip(agents, step.reward[0].tolist(), strict=True))
-            cut = bool(step.truncated[0])
-            if cut:
-                self.agents = []
-            return (
-                obs,
-                rewards,
-                dict.fromkeys(agents, False),
-                dict.fromkeys(agents, cut),
-                {a: {} for a in agents},
-            )
-
-        def state(self) -> Any:
-            return self._world._joint.numpy()
-
-    return MatrixParallelEnv()
+    return as_pettingzoo(IteratedMatrixGame(game, 1, max_steps=horizon))

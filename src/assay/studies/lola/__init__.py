@@ -233,7 +233,7 @@ study = Study(
         "iterated prisoner's dilemma and matching pennies with memory one": "assay.games.matrix.MemoryOneGame",
         "batched environment of repeated games": "assay.games.matrix.IteratedMatrixGame",
         "PettingZoo adapter": "assay.games.matrix.as_parallel_env",
-        "coin game": ("assay.games.coin.CoinGame", "arm:coin/lola"),
+        "coin game": ("assay.envs.coin.CoinGame", "arm:coin/lola"),
         "naive learner": ("arm:ipd/nl", "arm:pg/nl"),
         "LOLA with exact values": ("assay.optim.opponent.opponent_shaping_grad", "arm:ipd/lola"),
         "LOLA with policy gradients": ("assay.optim.opponent.lola_policy_gradient", "arm:pg/lola"),

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from assay.games import CoinGame, fit_opponent
+from assay.envs import CoinGame
+from assay.games import fit_opponent
 from assay.lab import Trial
 from assay.optim.opponent import lola_policy_gradient
 from assay.studies.lola import study
@@ -42,7 +43,7 @@ class CoinPolicy(nn.Module):
             # Written out: fused LSTM cells cannot be differentiated twice on every device.
             self.gates = nn.Linear(features + width, 4 * width)
             features = width
-        self.head = nn.Linear(features, CoinGame.actions)
+        self.head = nn.Linear(features, CoinGame.num_actions)
         self.eval()
 
     def forward(self, obs: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, object]:
@@ -76,7 +77,7 @@ def log_prob(policy: CoinPolicy, obs: Tensor, actions: Tensor) -> Tensor:
 @torch.no_grad()
 def trace(game: CoinGame, policies: tuple[CoinPolicy, CoinPolicy], horizon: int) -> dict[str, Tensor]:
     """One trace of all copies from fresh starts; time first."""
-    obs = game.reset()
+    obs, _ = game.reset()
     states: list[object] = [None, None]
     kept: dict[str, list[Tensor]] = {name: [] for name in ("obs", "actions", "rewards", "own", "other")}
     for _ in range(horizon):
@@ -109,7 +110,13 @@ def coin_game(run: Trial, arm: str, config: CoinConfig) -> dict[str, float]:
     models = tuple(CoinPolicy(config.policy).to(run.device) for _ in range(2))
     make = torch.optim.Adam if config.adam else torch.optim.SGD
     optimizers = [make(p.parameters(), lr=config.rate) for p in players]
-    game = CoinGame(config.copies, horizon=config.horizon + 1, generator=run.generator("coin"))
+    game = CoinGame(
+        config.copies,
+        max_steps=config.horizon + 1,
+        generator=run.generator("coin"),
+        device=run.device,
+        validate=False,
+    )
     recent: list[tuple[float, float, float]] = []
     for update in run.steps(config.updates):
         seen = trace(game, players, config.horizon)

@@ -5,17 +5,21 @@ import inspect
 import pytest
 import torch
 
-from assay.games.coin import CoinGame
+from assay.envs import CoinGame
+
+from .common import check_env
 
 
-def world(copies: int = 1, seed: int = 0, **options) -> CoinGame:
-    return CoinGame(copies, generator=torch.Generator().manual_seed(seed), **options)
+def world(num_envs: int = 1, seed: int = 0, **options) -> CoinGame:
+    game = CoinGame(num_envs, generator=torch.Generator().manual_seed(seed), **options)
+    game.reset()
+    return game
 
 
 def place(game: CoinGame, red: int, blue: int, coin: int, owner: int) -> None:
-    game.players = torch.tensor([[red, blue]]).expand(game.copies, 2).clone()
-    game.coin = torch.full((game.copies,), coin)
-    game.owner = torch.full((game.copies,), owner)
+    game.players = torch.tensor([[red, blue]]).expand(game.num_envs, 2).clone()
+    game.coin = torch.full((game.num_envs,), coin)
+    game.owner = torch.full((game.num_envs,), owner)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,7 @@ def test_rewards_of_a_pick_up(owner, rewards):
 
 
 def test_moves_wrap_around_the_torus():
-    game = world(horizon=100)
+    game = world(max_steps=100)
     place(game, red=4, blue=4, coin=0, owner=0)
     for move, target in ((0, 5), (0, 3), (1, 5), (2, 8), (2, 2), (3, 8)):
         game.step(torch.tensor([[move, 0 if target != 0 else 1]]))
@@ -53,7 +57,7 @@ def test_nobody_on_the_coin_means_nothing_happens():
 
 @pytest.mark.parametrize("tie", ["red", "both", "random"])
 def test_ties(tie):
-    game = world(copies=400, tie=tie)
+    game = world(num_envs=400, tie=tie)
     place(game, red=0, blue=2, coin=1, owner=0)
     step = game.step(torch.tensor([[0, 1]]).expand(400, 2))
     red_took, blue_took = step.info["own"][:, 0], step.info["other"][:, 1]
@@ -81,8 +85,8 @@ def test_observations_are_each_players_own_view():
 
 
 def test_starts_and_horizon():
-    game = world(copies=64, horizon=5)
-    first = game.reset()
+    game = world(num_envs=64, max_steps=5)
+    first, _ = game.reset()
     cells = torch.cat([game.players, game.coin.unsqueeze(1)], 1)
     assert all(len(set(row)) == 3 for row in cells.tolist())
     assert first.shape == (64, 2, 4, 3, 3)
@@ -95,7 +99,7 @@ def test_starts_and_horizon():
 
 
 def test_random_walkers_take_both_colours_alike():
-    game = world(copies=512, horizon=1_000)
+    game = world(num_envs=512, max_steps=1_000)
     generator = torch.Generator().manual_seed(3)
     own, other, total = 0.0, 0.0, 0.0
     for _ in range(100):
@@ -110,9 +114,22 @@ def test_random_walkers_take_both_colours_alike():
 def test_bad_input_is_told():
     with pytest.raises(ValueError, match="tie rule"):
         inspect.unwrap(CoinGame.__init__)(object.__new__(CoinGame), tie="blue")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="at least one copy"):
         CoinGame(0)
     with pytest.raises(ValueError, match="size"):
         CoinGame(size=1)
     with pytest.raises(ValueError, match="actions"):
         world().step(torch.tensor([[0, 4]]))
+
+
+def test_it_keeps_the_rules_of_every_environment():
+    check_env(lambda **k: CoinGame(max_steps=9, **k), reward_range=(-2, 1), steps=60)
+
+
+def test_it_is_a_parallel_environment():
+    pytest.importorskip("pettingzoo", reason="needs the extra assay[rl]")
+    from pettingzoo.test import parallel_api_test
+
+    from assay.envs import as_pettingzoo
+
+    parallel_api_test(as_pettingzoo(CoinGame(1, max_steps=7)), num_cycles=50)
