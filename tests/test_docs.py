@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("training-dynamics",)
+PAGES = ("training-dynamics", "reinforcement-learning")
 
 
 def listings(page: str) -> list[tuple[str, str]]:

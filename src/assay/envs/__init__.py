@@ -20,6 +20,7 @@ from assay.envs.classic import (
     MountainCarContinuous,
     Pendulum,
 )
+from assay.envs.coin import CoinGame
 from assay.envs.goto import GotoGrid
 from assay.envs.grid import (
     Board,
@@ -66,6 +67,7 @@ __all__ = [
     "CartPole",
     "CartPoleSwingUp",
     "Catch",
+    "CoinGame",
     "CornerTask",
     "DensityGrid",
     "DoorKeyGrid",

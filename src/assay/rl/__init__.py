@@ -7,8 +7,14 @@ Every part is a plain function of tensors or an `nn.Module` that fits anybody's 
 - `losses`, `schedules`: what to minimise, and coefficients that follow the experience
 - `normalize`, `popart`: running statistics of observations, returns and value targets
 - `tabular`: exact answers for finite processes, the oracles of the rest
+- `nets`, `distributions`, `policies`: torsos, cores, heads, and actor-critics made of them
+- `rollout`, `ppo`, `train`, `evaluate`: collect, learn, score
+- `impala`, `replay`, `actorlearner`: learning from what an older policy collected, on threads, processes or machines
+- `intrinsic`: rewards that an agent gives itself
 """
 
+from assay.rl.actorlearner import ActorLearner
+from assay.rl.impala import RMSPropTF, VTraceLearner
 from assay.rl.losses import (
     approximate_kl,
     clip_share,
@@ -19,6 +25,7 @@ from assay.rl.losses import (
     value_loss,
 )
 from assay.rl.normalize import ReturnNormalizer, RunningMeanStd
+from assay.rl.policies import ActorCritic, PolicyOutput, actor_critic
 from assay.rl.popart import (
     PopArtHead,
     ReturnScale,
@@ -28,7 +35,10 @@ from assay.rl.popart import (
     popart_update,
     soft_asymmetric_clip,
 )
+from assay.rl.ppo import A2C, PPO
+from assay.rl.replay import TrajectoryReplay
 from assay.rl.returns import discounted_return, gae, lambda_returns, nstep_returns, reverse_scan
+from assay.rl.rollout import Batch, Rollout, collect, random_rollout, start
 from assay.rl.schedules import Constant, Exponential, Linear, Piecewise, Schedule, as_schedule
 from assay.rl.tabular import (
     Solution,
@@ -50,24 +60,36 @@ from assay.rl.vtrace import (
 )
 
 __all__ = [
+    "A2C",
     "CORRECTIONS",
+    "PPO",
+    "ActorCritic",
+    "ActorLearner",
+    "Batch",
     "Constant",
     "Corrected",
     "Exponential",
     "Linear",
     "Piecewise",
+    "PolicyOutput",
     "PopArtHead",
+    "RMSPropTF",
     "ReturnNormalizer",
     "ReturnScale",
+    "Rollout",
     "RunningMeanStd",
     "Schedule",
     "Solution",
     "SquashReward",
+    "TrajectoryReplay",
     "VTrace",
+    "VTraceLearner",
     "action_values",
+    "actor_critic",
     "approximate_kl",
     "as_schedule",
     "clip_share",
+    "collect",
     "corrected_targets",
     "discounted_return",
     "entropy_loss",
@@ -82,10 +104,12 @@ __all__ = [
     "policy_return",
     "popart_update",
     "ppo_clip_loss",
+    "random_rollout",
     "reinforce_loss",
     "reverse_scan",
     "soft_asymmetric_clip",
     "soft_value_iteration",
+    "start",
     "stationary_distribution",
     "value_iteration",
     "value_loss",
