@@ -453,21 +453,30 @@ def _reset_ended(env: TensorEnv, step: Step) -> Step:
 class RepeatAction(Wrapper):
     """Each action is done `k` times, or until the episode ends; rewards add up.
 
-    `info` is that of the last repetition; `elapsed` and `max_steps` count the world's own steps.
+    `info` is that of the last repetition, and `info["macro_len"]` [N] says how many there were; `elapsed` and
+    `max_steps` count the world's own steps.
 
     Args:
         env: a tensor world, not wrapped.
         k: repetitions, at least 1.
+        gamma: the reward of repetition i (from 0) counts gamma^i.
+        generator: see `Wrapper`.
     """
 
     changes_world = True
 
-    def __init__(self, env: TensorEnv, k: int):
-        super().__init__(env)
+    def __init__(self, env: TensorEnv, k: int, gamma: float = 1.0, generator: Generators | None = None):
+        super().__init__(env, generator)
         if k < 1:
             raise ValueError(f"k is at least 1: got {k}")
-        self.k = k
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma is in (0, 1]: got {gamma}")
+        self.k, self.gamma = k, gamma
         self._names = _world(env, "RepeatAction")
+
+    def _inner(self, action: Tensor, obs: Obs) -> Tensor:
+        """The world's action in a repetition, given what the world shows."""
+        return action
 
     def _idle_blocks(self, over: Tensor) -> dict[int, Tensor]:
         """States of the generators whose rows have all ended: what others still do must not use them up."""
@@ -488,8 +497,9 @@ class RepeatAction(Wrapper):
         return _reset_ended(world, total)
 
     def _repeated(self, action: Tensor) -> Step:
-        total = self.env.step(action)
-        for _ in range(1, self.k):
+        total = self.env.step(self._inner(action, self.env.observe()))
+        length = torch.ones_like(self.env.elapsed)
+        for repetition in range(1, self.k):
             over = total.ended
             if bool(over.all()):
                 break
@@ -497,7 +507,8 @@ class RepeatAction(Wrapper):
             # Rows that wait for a reset would refuse to step; they are put back.
             self.env._ended = torch.zeros_like(over)
             idle = self._idle_blocks(over)
-            more = self.env.step(action)
+            more = self.env.step(self._inner(action, total.final_obs))
+            length = length + ~over
             for block, state in idle.items():
                 self.env.generators[block].set_state(state)
             _put_back(self.env, saved, over)
@@ -508,13 +519,13 @@ class RepeatAction(Wrapper):
             final_obs = map_obs(merged, total.final_obs, more.final_obs)
             total = Step(
                 final_obs,
-                total.reward + more.reward.masked_fill(over, 0.0),
+                total.reward + self.gamma**repetition * more.reward.masked_fill(over, 0.0),
                 merged(total.terminated, more.terminated),
                 merged(total.truncated, more.truncated),
                 final_obs,
                 {key: merged(total.info[key], value) for key, value in more.info.items()},
             )
-        return total
+        return total._replace(info={**total.info, "macro_len": length})
 
 
 class NoisyTV(Wrapper):
@@ -892,6 +903,7 @@ class AppendSkill(Wrapper):
         self.num_skills = num_skills
         self.skill = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
         self._fixed: Tensor | None = None
+        self._prior: Tensor | None = None
         if env.obs_shape:
             self.obs_shape = (env.obs_shape[0] + num_skills, *env.obs_shape[1:])
 
@@ -903,11 +915,23 @@ class AppendSkill(Wrapper):
             skill = skill.to(self.device, torch.int64)
         self._fixed = skill
 
+    def set_prior(self, probs: Tensor | None) -> None:
+        """Draw skills with these probabilities [K] from the next episodes on; None: uniformly."""
+        if probs is not None and (probs.shape != (self.num_skills,) or bool((probs < 0).any())):
+            raise ValueError(f"give {self.num_skills} probabilities: got {probs}")
+        self._prior = probs
+
     def _spaces(self, spaces: Any) -> tuple[Any, Any]:
         return _appended_space(self.env, "skill", self.num_skills, spaces), self.env.single_action_space
 
     def _begin(self, mask: Tensor, obs: Obs) -> None:
-        new = self.integers(self.num_skills) if self._fixed is None else self._fixed
+        if self._fixed is not None:
+            new = self._fixed
+        elif self._prior is None:
+            new = self.integers(self.num_skills)
+        else:
+            edges = self._prior.cumsum(0) / self._prior.sum()
+            new = torch.searchsorted(edges, self.uniform()).clamp(max=self.num_skills - 1)
         self.skill = torch.where(mask, new, self.skill)
 
     def _see(self, obs: Obs) -> Obs:

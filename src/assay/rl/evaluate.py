@@ -20,6 +20,8 @@ class Episodes(NamedTuple):
     """[E] steps."""
     terminated: Tensor
     """[E] bool: ended by the world, not by time."""
+    copy: Tensor
+    """[E]: which copy played it."""
 
 
 @torch.no_grad()
@@ -59,7 +61,7 @@ def evaluate(
     total = torch.zeros(env.num_envs, device=env.device)
     length = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     done = torch.zeros_like(length)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, ...]] = []
     for _ in range(limit):
         dist, state = model.policy(obs, state, first, mask)
         step = env.step(dist.mode() if deterministic else dist.sample(generator))
@@ -68,7 +70,8 @@ def evaluate(
         first = ended | ~valid
         if bool(ended.any()):
             counted = ended & (done < quota)
-            found.append((total[counted], length[counted], step.terminated[counted]))
+            played = counted.nonzero().flatten()
+            found.append((total[played], length[played], step.terminated[played], played))
             done = done + ended
             total, length = total.masked_fill(ended, 0.0), length.masked_fill(ended, 0)
             if bool((done >= quota).all()):
@@ -78,8 +81,7 @@ def evaluate(
         raise RuntimeError(f"after {limit} steps some copy had not finished {quota} episodes: set max_steps")
     if isinstance(model, nn.Module):
         model.train(was_training)
-    returns, lengths, terminated = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Episodes(returns, lengths, terminated)
+    return Episodes(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def coverage(
