@@ -12,6 +12,7 @@ from assay.envs.adapters import (
 from assay.envs.arcade import MiniBreakout, Pong, SelfPlay, TwoPlayerPong
 from assay.envs.base import Generators, Obs, ScenarioEnv, Step, Tabular, TensorEnv, TensorMultiEnv
 from assay.envs.catch import Catch
+from assay.envs.chain import Chain, explored_fraction
 from assay.envs.classic import (
     Acrobot,
     CartPole,
@@ -67,6 +68,7 @@ __all__ = [
     "CartPole",
     "CartPoleSwingUp",
     "Catch",
+    "Chain",
     "CoinGame",
     "CornerTask",
     "DensityGrid",
@@ -122,6 +124,7 @@ __all__ = [
     "as_torchrl",
     "connected",
     "crop_and_rotate",
+    "explored_fraction",
     "from_envpool",
     "from_gymnasium",
     "from_pettingzoo",

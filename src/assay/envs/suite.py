@@ -34,6 +34,8 @@ class MultiTask(TensorEnv):
             actions have to be equal.
         copies: of each task in a block; one number for all, or one a task.
         reward_scales: rewards are multiplied by this, task by task.
+        labels: the numbers that `task` and `info["task"]` tell; default 0, 1, ... An actor that runs some of an agent's
+            tasks says which.
         generator, device, autoreset, validate: see `TensorEnv`.
 
     Example:
@@ -49,6 +51,7 @@ class MultiTask(TensorEnv):
         copies: int | Sequence[int],
         *,
         reward_scales: Sequence[float] | None = None,
+        labels: Sequence[int] | None = None,
         generator: Generators | None = None,
         device: str | torch.device = "cpu",
         autoreset: bool = True,
@@ -58,6 +61,9 @@ class MultiTask(TensorEnv):
         scales = [1.0] * len(tasks) if reward_scales is None else list(reward_scales)
         if not tasks or len(counts) != len(tasks) or len(scales) != len(tasks):
             raise ValueError(f"{len(tasks)} tasks need as many copies and scales: got {counts} and {scales}")
+        names = list(range(len(tasks))) if labels is None else list(labels)
+        if len(names) != len(tasks) or min(names) < 0:
+            raise ValueError(f"{len(tasks)} tasks need as many labels, not negative: got {names}")
         blocks = len(generator) if isinstance(generator, Sequence) else 1
         super().__init__(
             blocks * sum(counts), generator=generator, device=device, autoreset=autoreset, validate=validate
@@ -86,10 +92,10 @@ class MultiTask(TensorEnv):
         self._blocks = blocks
         self._sizes = [env.num_envs for env in self.envs]
         kinds = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(self._sizes))
-        self.task = kinds[order].to(self.device)
+        self.task = torch.tensor(names)[kinds[order]].to(self.device)
         """[N]: task of each row."""
         self.reward_scales = torch.tensor(scales, device=self.device)
-        self._row_scale = self.reward_scales[self.task]
+        self._row_scale = self.reward_scales[kinds[order].to(self.device)]
 
     @property
     def num_tasks(self) -> int:
@@ -136,10 +142,22 @@ class MultiTask(TensorEnv):
         step = self.step(action)
         return step.reward, step.terminated, step.info
 
+    def _reset_all(self, options: dict[str, Any] | None) -> None:
+        if options:
+            super()._reset_all(options)  # says that there are none
+        # Not row by row: simulators are seeded at their first whole reset.
+        for env in self.envs:
+            env.reset()
+        self._gather()
+
     def _reset_rows(self, mask: Tensor) -> None:
         for env, part in zip(self.envs, self._split(mask), strict=True):
             if bool(part.any()):
                 env.reset_where(part)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
 
     def _reset_info(self) -> dict[str, Tensor]:
         return {**super()._reset_info(), "task": self.task}

@@ -6,6 +6,8 @@ Every part is a plain function of tensors or an `nn.Module` that fits anybody's 
 - `returns`, `vtrace`: advantages and targets, on-policy and off-policy
 - `losses`, `schedules`: what to minimise, and coefficients that follow the experience
 - `normalize`, `popart`: running statistics of observations, returns and value targets
+- `information`, `dynamics`, `planning`: ensembles of models, how much they disagree, plans made in them
+- `dqn`: Q-learning, bootstrapped and with bonuses
 - `tabular`: exact answers for finite processes, the oracles of the rest
 - `nets`, `distributions`, `policies`: torsos, cores, heads, and actor-critics made of them
 - `rollout`, `ppo`, `train`, `evaluate`: collect, learn, score
@@ -14,7 +16,10 @@ Every part is a plain function of tensors or an `nn.Module` that fits anybody's 
 """
 
 from assay.rl.actorlearner import ActorLearner
+from assay.rl.dqn import DQN, BootstrappedDQN, ExplorationBonusDQN
+from assay.rl.dynamics import DirichletEnsemble, DynamicsEnsemble, Imagination, ImaginationEnv, Transitions
 from assay.rl.impala import RMSPropTF, VTraceLearner
+from assay.rl.information import expected_information_gain, jensen_renyi_gaussian, jensen_shannon
 from assay.rl.losses import (
     approximate_kl,
     clip_share,
@@ -25,6 +30,7 @@ from assay.rl.losses import (
     value_loss,
 )
 from assay.rl.normalize import ReturnNormalizer, RunningMeanStd
+from assay.rl.planning import CEM, MCTS, RandomShooting, value_iteration_finite
 from assay.rl.policies import ActorCritic, PolicyOutput, actor_critic
 from assay.rl.popart import (
     PopArtHead,
@@ -61,19 +67,29 @@ from assay.rl.vtrace import (
 
 __all__ = [
     "A2C",
+    "CEM",
     "CORRECTIONS",
+    "DQN",
+    "MCTS",
     "PPO",
     "ActorCritic",
     "ActorLearner",
     "Batch",
+    "BootstrappedDQN",
     "Constant",
     "Corrected",
+    "DirichletEnsemble",
+    "DynamicsEnsemble",
+    "ExplorationBonusDQN",
     "Exponential",
+    "Imagination",
+    "ImaginationEnv",
     "Linear",
     "Piecewise",
     "PolicyOutput",
     "PopArtHead",
     "RMSPropTF",
+    "RandomShooting",
     "ReturnNormalizer",
     "ReturnScale",
     "Rollout",
@@ -82,6 +98,7 @@ __all__ = [
     "Solution",
     "SquashReward",
     "TrajectoryReplay",
+    "Transitions",
     "VTrace",
     "VTraceLearner",
     "action_values",
@@ -93,8 +110,11 @@ __all__ = [
     "corrected_targets",
     "discounted_return",
     "entropy_loss",
+    "expected_information_gain",
     "gae",
     "gradient_share",
+    "jensen_renyi_gaussian",
+    "jensen_shannon",
     "lambda_returns",
     "merge_statistics",
     "nstep_returns",
@@ -112,6 +132,7 @@ __all__ = [
     "start",
     "stationary_distribution",
     "value_iteration",
+    "value_iteration_finite",
     "value_loss",
     "vtrace_fixed_point_policy",
     "vtrace_operator",

@@ -354,6 +354,7 @@ class PopArtHead(DoubleBuffers):
         targets: Float[Tensor, "*batch"],
         index: Int[Tensor, "*batch"] | None = None,
         mask: Bool[Tensor, "*batch"] | None = None,
+        preserve: bool = True,
     ) -> None:
         """ART and POP in place: take in un-normalised targets and rewrite the layer so that its values stay.
 
@@ -364,6 +365,7 @@ class PopArtHead(DoubleBuffers):
             targets: un-normalised, [...] with `index`, or [..., n] without.
             index: [...] task of each target.
             mask: targets that count; the others may hold anything.
+            preserve: POP; False: ART alone, after which the layer's values mean something else (the ablation).
 
         Raises:
             ValueError: an index out of range or targets that are not finite (nothing has changed then).
@@ -371,10 +373,26 @@ class PopArtHead(DoubleBuffers):
         Warns:
             UserWarning: once, when a sigma sits at its lower bound.
         """
-        self.update_from(self.sums(targets, index, mask))
+        self.update_from(self.sums(targets, index, mask), preserve)
 
     @torch.no_grad()
-    def update_from(self, sums: TargetSums) -> None:
+    def start_from(self, sums: TargetSums) -> None:
+        """Take shift and scale of these targets as they are, and leave the layer alone: for a head still untrained.
+
+        Values of its first weights mean nothing; preserved, they would be errors of size 1 / sigma where returns are
+        small. Tasks without a target stay as they are.
+        """
+        seen, count = sums.count > 0, sums.count.clamp(min=1)
+        self.mu.copy_(torch.where(seen, sums.total / count, self.mu))
+        self.nu.copy_(torch.where(seen, sums.squares / count, self.nu))
+        # With debias the next batches still count for more than beta, as after a first update.
+        rate = _rate(self.beta, sums.count, self.per)
+        self.weight_seen.copy_(torch.where(seen, rate, self.weight_seen))
+        self.count.add_(sums.count)
+        self._last = None
+
+    @torch.no_grad()
+    def update_from(self, sums: TargetSums, preserve: bool = True) -> None:
         """`update` from sums, for instance those of all workers (`merge_statistics`)."""
         old = Scale(self.mu.clone(), self.sigma)
         rate = _rate(self.beta, sums.count, self.per)
@@ -388,10 +406,11 @@ class PopArtHead(DoubleBuffers):
         self.count.add_(sums.count)
         self.weight_seen.copy_(seen)
         new = Scale(mu, self.sigma)
-        weight, bias = _pop(self.weight, self.bias, old, new)
-        self.weight.copy_(weight)
-        self.bias.copy_(bias)
-        self._last = Transform(old, new)
+        if preserve:
+            weight, bias = _pop(self.weight, self.bias, old, new)
+            self.weight.copy_(weight)
+            self.bias.copy_(bias)
+        self._last = Transform(old, new) if preserve else None
         floor = (new.sigma <= self.scale_bounds[0]) & (sums.count > 0)
         if not self._warned and bool(floor.any()):
             self._warned = True
@@ -405,10 +424,10 @@ class PopArtHead(DoubleBuffers):
         """(old, new) shift and scale of the last update, to convert outputs cached before it.
 
         Raises:
-            ValueError: no update yet.
+            ValueError: no update yet, or one that preserved nothing.
         """
         if self._last is None:
-            raise ValueError("no update yet: nothing was transformed")
+            raise ValueError("no update yet that rewrote the layer: nothing was transformed")
         return self._last
 
     def rescale_optimizer(

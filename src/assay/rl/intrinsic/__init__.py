@@ -1,6 +1,44 @@
 """Intrinsic rewards: what an agent pays itself for seeing something new."""
 
-from assay.rl.intrinsic.base import IntrinsicMixer, IntrinsicReward, freeze
+from assay.rl.intrinsic.base import IntrinsicMixer, IntrinsicReward, freeze, two_stream_advantage
+from assay.rl.intrinsic.counts import CountBonus, SimHash
+from assay.rl.intrinsic.disagreement import EnsembleDisagreement
+from assay.rl.intrinsic.dynamics import ICM, ForwardDynamics, ResidualDynamics
+from assay.rl.intrinsic.features import (
+    ActionCode,
+    FeatureSpace,
+    InverseDynamicsFeatures,
+    PixelFeatures,
+    RandomFeatures,
+    VAEFeatures,
+    make_features,
+)
+from assay.rl.intrinsic.novelty import DensityBonus, KNNBonus, NoveltyDetector, bayesian_linear_variance
 from assay.rl.intrinsic.rnd import RND, last_frame, make_rnd
 
-__all__ = ["RND", "IntrinsicMixer", "IntrinsicReward", "freeze", "last_frame", "make_rnd"]
+__all__ = [
+    "ICM",
+    "RND",
+    "ActionCode",
+    "CountBonus",
+    "DensityBonus",
+    "EnsembleDisagreement",
+    "FeatureSpace",
+    "ForwardDynamics",
+    "IntrinsicMixer",
+    "IntrinsicReward",
+    "InverseDynamicsFeatures",
+    "KNNBonus",
+    "NoveltyDetector",
+    "PixelFeatures",
+    "RandomFeatures",
+    "ResidualDynamics",
+    "SimHash",
+    "VAEFeatures",
+    "bayesian_linear_variance",
+    "freeze",
+    "last_frame",
+    "make_features",
+    "make_rnd",
+    "two_stream_advantage",
+]

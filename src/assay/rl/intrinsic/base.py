@@ -7,12 +7,15 @@ its returns run on over the ends of episodes.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from assay.rl.normalize import ReturnNormalizer
+from assay.envs.base import Obs
+from assay.rl.normalize import ReturnNormalizer, RunningMeanStd
+from assay.rl.returns import gae
 from assay.rl.rollout import Batch, Rollout
 
 
@@ -119,3 +122,97 @@ def freeze(module: nn.Module) -> nn.Module:
             delattr(part, name)
             part.register_buffer(name, parameter.detach().clone())
     return module.eval()
+
+
+def flat_view(
+    obs: Obs,
+    ndim: int,
+    norm: RunningMeanStd | None = None,
+    clip: float | None = None,
+    preprocess: Callable[[Obs], Tensor] | None = None,
+    who: str = "an intrinsic reward",
+) -> tuple[Tensor, tuple[int, ...]]:
+    """What networks of intrinsic rewards see of observations [..., *obs]: preprocessed, whitened, in one batch.
+
+    Args:
+        obs: observations with any leading dimensions.
+        ndim: dimensions of one observation; where `norm` is given its shape decides.
+        norm: running statistics; None: as they are.
+        clip: whitened observations are cut to [-clip, clip].
+        preprocess: first of all.
+        who: named in errors.
+
+    Returns:
+        ([B, *x], the leading dimensions).
+
+    Raises:
+        ValueError: a dictionary, uint8 pictures without statistics, or no statistics gathered yet.
+    """
+    x = obs if preprocess is None else preprocess(obs)
+    if isinstance(x, dict):
+        raise ValueError(f"{who} sees one tensor: give `preprocess` to choose it from a dictionary")
+    if x.dtype == torch.uint8:
+        if norm is None:
+            raise ValueError("uint8 images need obs_norm (or a preprocess that scales them)")
+        x = x.float()
+    if norm is None:
+        lead = x.shape[: x.ndim - ndim]
+    else:
+        lead = x.shape[: x.ndim - len(norm.shape)]
+        x = norm.normalize(x, clip)
+    return x.reshape(-1, *x.shape[len(lead) :]), tuple(lead)
+
+
+def two_stream_advantage(
+    reward: Float[Tensor, "time envs streams"],
+    value: Float[Tensor, "time_and_one envs streams"],
+    terminated: Bool[Tensor, "time envs"],
+    truncated: Bool[Tensor, "time envs"],
+    gamma: Sequence[float] = (0.999, 0.99),
+    lam: float = 0.95,
+    episodic: Sequence[bool] = (True, False),
+    weights: Sequence[float] = (2.0, 1.0),
+    final_value: Float[Tensor, "time envs streams"] | None = None,
+) -> tuple[Float[Tensor, "time envs"], Float[Tensor, "time envs streams"]]:
+    r"""RND's advantage $A = 2 A_E + A_I$, for a loop of one's own (`Rollout.advantages` does it here).
+
+    Each stream has its own discount and its own idea of an end: extrinsic returns stop where episodes do, intrinsic
+    ones run on (Burda et al., arXiv 1810.12894, section 2.3).
+
+    Args:
+        reward: [T, N, K], extrinsic first.
+        value: [T + 1, N, K]: of the observations that the policy saw, and of the next one.
+        terminated, truncated: [T, N]: the world ended; time ran out.
+        gamma, episodic, weights: one entry a stream.
+        lam: decay of the trace.
+        final_value: [T, N, K]: values of the true last observations, read where `truncated`. Default: time running
+            out counts as the world's end (as in the original, whose games were cut off at 4,500 steps).
+
+    Returns:
+        (the mixture [T, N], the advantages [T, N, K]; add the values to get the targets of the value heads).
+
+    >>> mixed, each = two_stream_advantage(torch.ones(5, 2, 2), torch.zeros(6, 2, 2), *torch.zeros(2, 5, 2).bool())
+    >>> each.shape
+    torch.Size([5, 2, 2])
+    """
+    streams = reward.shape[-1]
+    for name, option in (("gamma", gamma), ("episodic", episodic), ("weights", weights)):
+        if len(option) != streams:
+            raise ValueError(f"{name} needs one entry for each of {streams} streams: got {tuple(option)}")
+    following = value[1:]
+    if final_value is None:
+        terminated, truncated = terminated | truncated, torch.zeros_like(truncated)
+    else:
+        following = torch.where(truncated[..., None], final_value, following)
+    each = gae(
+        reward,
+        value[:-1],
+        following,
+        terminated,
+        truncated,
+        gamma=torch.tensor(gamma, device=reward.device),
+        lam=lam,
+        episodic=torch.tensor(episodic, device=reward.device),
+        last_value=value[-1],
+    )
+    return each @ torch.tensor(weights, dtype=each.dtype, device=each.device), each

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from assay.envs.base import Obs, TensorEnv
-from assay.rl.intrinsic.base import IntrinsicReward, freeze
+from assay.rl.intrinsic.base import IntrinsicReward, flat_view, freeze
 from assay.rl.nets import NatureConv, mlp, orthogonal
 from assay.rl.normalize import RunningMeanStd
 from assay.rl.rollout import Batch, Rollout, random_rollout
@@ -58,21 +58,9 @@ class RND(IntrinsicReward):
 
     def _see(self, obs: Obs) -> tuple[Tensor, tuple[int, ...]]:
         """What the networks see, [B, *x], and the leading dimensions."""
-        x = obs if self.preprocess is None else self.preprocess(obs)
-        if isinstance(x, dict):
-            raise ValueError("RND sees one tensor: give `preprocess` to choose it from a dictionary")
-        if x.dtype == torch.uint8:
-            if self.obs_norm is None:
-                raise ValueError("uint8 images need obs_norm (or a preprocess that scales them)")
-            x = x.float()
-        if self.obs_norm is None:
-            lead = x.shape[: x.ndim - self._obs_ndim(x)]
-        else:
-            lead = x.shape[: x.ndim - len(self.obs_norm.shape)]
-            x = self.obs_norm.normalize(x, self.clip)
-        return x.reshape(-1, *x.shape[len(lead) :]), tuple(lead)
+        return flat_view(obs, self._obs_ndim(), self.obs_norm, self.clip, self.preprocess, "RND")
 
-    def _obs_ndim(self, x: Tensor) -> int:
+    def _obs_ndim(self) -> int:
         # Without statistics the shape of an observation is told by the first layer: convolutions take images.
         first = next((m for m in self.predictor.modules() if isinstance(m, nn.Linear | nn.Conv2d)), None)
         return 3 if isinstance(first, nn.Conv2d) else 1
