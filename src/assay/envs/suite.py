@@ -415,7 +415,7 @@ class TaskSuite(MultiTask):
         **options: Any,
     ):
         board = (10, 5) if flat else (7, 7)
-        look = {
+        look: dict[str, Any] = {
             "planes": 4,
             "view": "flat" if flat else "planes",
             "brightness": (1.0, 0.75, 0.5, 0.25),

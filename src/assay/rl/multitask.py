@@ -569,8 +569,9 @@ class PixelControl:
             raise ValueError(
                 'pixel control needs a model with aux_heads={"pixel_control": PixelControlHead(...)}'
             )
-        obs = rollout.obs if self.picture is None else rollout.obs[self.picture]
-        assert isinstance(obs, Tensor)
+        obs: Any = rollout.obs
+        if self.picture is not None:
+            obs = obs[self.picture]
         reward = pixel_changes(obs, self.cell)
         q = out.aux["pixel_control"]
         ended = rollout.ended
