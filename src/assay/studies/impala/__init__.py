@@ -242,7 +242,7 @@ def fewer_failures(table: Mapping[str, Mapping[str, np.ndarray]]) -> float:
 study = Study(
     number=50,
     id="impala",
-    domain="reinforcement-learning",
+    domain="exploration",
     title="IMPALA: actors that run ahead, and a learner that corrects for it",
     paper=Paper(
         title="IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures",

@@ -208,7 +208,7 @@ def gain_of_preserving(cell: Cell) -> float:
 study = Study(
     number=49,
     id="popart",
-    domain="reinforcement-learning",
+    domain="exploration",
     title="PopArt: one agent for tasks whose rewards differ in size",
     paper=Paper(
         title="Multi-task Deep Reinforcement Learning with PopArt",
