@@ -12,10 +12,10 @@ $F$ a high percentile. What cannot be predicted but is always one step away (a n
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -161,7 +161,7 @@ class RNetwork(nn.Module):
         encoder = nn.Sequential(nn.Flatten(), mlp((inputs, hidden, features), "relu", 1.0, generator))
         return cls(encoder, features, (hidden, hidden), generator=generator)
 
-    def embed(self, obs: Float[Tensor, "batch *obs"]) -> Float[Tensor, "batch features"]:
+    def embed(self, obs: Shaped[Tensor, "batch *obs"]) -> Float[Tensor, "batch features"]:
         """E(o)."""
         return self.encoder(obs)
 
@@ -185,7 +185,7 @@ class RNetwork(nn.Module):
 
     def fit(
         self,
-        observations: Float[Tensor, "time trajectories *obs"],
+        observations: Shaped[Tensor, "time trajectories *obs"],
         k: int,
         gap_multiplier: int,
         steps: int,
@@ -215,10 +215,48 @@ class RNetwork(nn.Module):
         self.eval()
         return torch.stack(losses).tolist() if losses else []
 
+    def fit_episodes(
+        self,
+        observations: Shaped[Tensor, "time envs *obs"],
+        first: Bool[Tensor, "time envs"],
+        k: int,
+        gap_multiplier: int,
+        steps: int,
+        batch: int = 256,
+        optimizer: torch.optim.Optimizer | None = None,
+        generator: torch.Generator | None = None,
+    ) -> bool:
+        """Train on what was seen over several episodes a copy (`first`: a step begins one); no pair crosses an end.
+
+        Episodes too short for a negative pair are left out; returns False, and does nothing, if all are.
+        """
+        begins = first.clone()
+        begins[0] = True
+        # Episodes are stretches of the flattened history, copy after copy.
+        flat = observations.transpose(0, 1).flatten(0, 1)
+        starts = begins.T.flatten().nonzero().flatten()
+        lengths = torch.diff(starts, append=starts.new_tensor([len(flat)]))
+        enough = lengths > k * gap_multiplier + 1
+        if not bool(enough.any()):
+            return False
+        starts, lengths = starts[enough], lengths[enough]
+        optimizer = optimizer or torch.optim.Adam(self.parameters(), 1e-3)
+        self.train()
+        for _ in range(steps):
+            pairs = sample_reachability_pairs(lengths, k, gap_multiplier, batch, generator=generator)
+            base = starts[pairs.trajectory]
+            logits = self(flat[base + pairs.i], flat[base + pairs.j])
+            loss = F.binary_cross_entropy_with_logits(logits, pairs.label.to(logits))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.eval()
+        return True
+
     @torch.no_grad()
     def accuracy(
         self,
-        observations: Float[Tensor, "time trajectories *obs"],
+        observations: Shaped[Tensor, "time trajectories *obs"],
         k: int,
         gap_multiplier: int,
         n: int = 2000,
@@ -439,7 +477,7 @@ class OnlineRTrainer:
         self._first: list[Tensor] = []
         self._since = 0
 
-    def add(self, obs: Float[Tensor, "time envs *obs"], first: Bool[Tensor, "time envs"]) -> bool:
+    def add(self, obs: Shaped[Tensor, "time envs *obs"], first: Bool[Tensor, "time envs"]) -> bool:
         """Take in what the policy saw (`first`: a step begins an episode); train when due. Returns whether it did."""
         self._obs.append(obs)
         self._first.append(first)
@@ -453,31 +491,18 @@ class OnlineRTrainer:
         return self._train()
 
     def _train(self) -> bool:
-        obs, first = torch.cat(self._obs), torch.cat(self._first)
-        begins = first.clone()
-        begins[0] = True
-        # Episodes as stretches of the flattened history, copy after copy: no pair can cross an end.
-        flat = obs.transpose(0, 1).flatten(0, 1)
-        starts = begins.T.flatten().nonzero().flatten()
-        lengths = torch.diff(starts, append=starts.new_tensor([len(flat)]))
-        enough = lengths > self.k * self.gap_multiplier + 1
-        if not bool(enough.any()):
-            return False
-        starts, lengths = starts[enough], lengths[enough]
-        self.rnet.train()
-        for _ in range(self.steps):
-            pairs = sample_reachability_pairs(
-                lengths, self.k, self.gap_multiplier, self.batch, generator=self.generator
-            )
-            base = starts[pairs.trajectory]
-            logits = self.rnet(flat[base + pairs.i], flat[base + pairs.j])
-            loss = F.binary_cross_entropy_with_logits(logits, pairs.label.to(logits))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        self.rnet.eval()
-        self.ready = True
-        return True
+        learnt = self.rnet.fit_episodes(
+            torch.cat(self._obs),
+            torch.cat(self._first),
+            self.k,
+            self.gap_multiplier,
+            self.steps,
+            self.batch,
+            self.optimizer,
+            self.generator,
+        )
+        self.ready = self.ready or learnt
+        return learnt
 
 
 class GridOracle(IntrinsicReward):
@@ -488,18 +513,22 @@ class GridOracle(IntrinsicReward):
         key: of the rollout's info with an integer cell [T, N], or with coordinates [T, N, d].
         cell_size: side of a cell, for coordinates.
         cells: how many there are at most.
+        dims: of coordinates only the first so many count.
     """
 
     episodic = True
 
-    def __init__(self, num_envs: int, key: str = "cell", cell_size: float = 1.0, cells: int = 4096):
+    def __init__(
+        self, num_envs: int, key: str = "cell", cell_size: float = 1.0, cells: int = 4096, dims: int = 2
+    ):
         super().__init__()
-        self.key, self.cell_size, self.cells = key, cell_size, cells
+        self.key, self.cell_size, self.cells, self.dims = key, cell_size, cells, dims
         self.visited = torch.zeros(num_envs, cells, dtype=torch.bool)
 
     def _cell(self, place: Tensor) -> Tensor:
         if not place.is_floating_point() and place.ndim == 2:
             return place
+        place = place[..., : self.dims]
         side = round(self.cells ** (1 / place.shape[-1]))
         index = torch.div(place, self.cell_size, rounding_mode="floor").long() % side
         weight = side ** torch.arange(place.shape[-1], device=place.device)
@@ -524,3 +553,33 @@ class GridOracle(IntrinsicReward):
     def reset_where(self, mask: Tensor) -> None:
         """Forget the running episode in the rows of `mask`."""
         self.visited = where_rows(mask, torch.zeros_like(self.visited), self.visited)
+
+
+class OnlineEpisodicCuriosity(EpisodicCuriosity):
+    """Episodic curiosity whose network learns from the policy's own experience (ECO): no bonus before its first lesson.
+
+    Args:
+        trainer: of `rnet`; fed by `observe`. After every lesson the memories are emptied, for they hold embeddings of
+            the network as it was.
+        num_envs: N.
+        **options: of `EpisodicCuriosity`.
+    """
+
+    def __init__(self, trainer: OnlineRTrainer, num_envs: int, **options: Any):
+        super().__init__(trainer.rnet, num_envs, **options)
+        self.trainer = trainer
+
+    def reward(self, rollout: Rollout) -> Tensor:
+        """[T, N]: zeros until the network was trained once."""
+        if not self.trainer.ready:
+            return torch.zeros_like(rollout.reward[..., 0])
+        return super().reward(rollout)
+
+    def observe(self, rollout: Rollout) -> None:
+        """Learn from what the policy saw."""
+        obs = rollout.obs[:-1]  # type: ignore[index]
+        obs = obs if self.observation is None else self.observation(obs)
+        with torch.enable_grad():
+            learnt = self.trainer.add(obs, rollout.first[:-1])
+        if learnt:
+            self.memory.reset_where(torch.ones_like(rollout.ended[0]))
