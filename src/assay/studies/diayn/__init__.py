@@ -34,9 +34,23 @@ entropy bonus keeps each skill random inside. The mutual information is one **pe
 **What differs from the paper.** PPO on batched worlds instead of soft actor-critic (the method does not depend on it),
 small worlds, 8 or 16 skills instead of 50. The paper profile trains 50 skills of MuJoCo's half-cheetah, with PPO too.
 
-**How far it carries.** Skills stop moving apart once they can be told apart: later work (Campos et al. 2020, Laskin et
-al. 2021, Eysenbach et al. 2022) found that this objective alone does not explore. The panel on coverage compares the
-states of all skills with those of uniformly random actions.
+**What came out, and why.** Skills become distinguishable beyond doubt: the fresh discriminator finds 2.3 of at most 2.8
+nats, where untrained skills and a policy paid for entropy alone give none. Which numbers the discriminator sees does
+decide where skills differ. In the box and in the open plane the skills together visit more than random actions do;
+whether that is exploration is doubtful, since they stop moving apart once they can be told apart (Campos et al. 2020,
+Laskin et al. 2021, Eysenbach et al. 2022).
+
+Two readings do not survive their controls. *Frozen skills* solve most of the sparse task that flat learning does not,
+but a meta-controller that merely repeats one move ten times solves all of it, in every seed: what helps is that a
+decision lasts, and the skills are, if anything, in the way. And *a skill climbs the mountain unrewarded* where the
+reward is $\log q$ alone: it is never positive, so ending the episode stops the costs, and a constant -1 without any
+discriminator climbs as well. The skills that do so cannot be told apart at all. With $-\log p(z)$ added, skills
+differ a little, and mostly stay in the valley.
+
+*Learned priors* do sample unevenly: their effective number falls to about 9 of 16. But the skills that are drawn
+seldom do not die; a fresh discriminator recognises all 16. At this scale the paper's argument for a fixed prior is a
+matter of definition. Fine-tuning from the best of 16 skills starts at full success, because one of them happens to
+end in the right corner.
 """
 
 from assay.lab import All, Arm, Claim, Difference, Level, Paper, Study
