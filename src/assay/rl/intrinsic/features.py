@@ -17,6 +17,7 @@ autoencoder (VAE)      yes       yes         no
 import abc
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -167,7 +168,7 @@ class PixelFeatures(FeatureSpace):
 
     stationary = True
 
-    def __init__(self, obs_shape: tuple[int, ...], **options):
+    def __init__(self, obs_shape: tuple[int, ...], **options: Any):
         super().__init__(math.prod(obs_shape), len(obs_shape), **options)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -184,14 +185,14 @@ class RandomFeatures(FeatureSpace):
         obs_ndim: dimensions of one observation.
         **options: of `FeatureSpace`.
 
-    >>> space = make_features("random", (4,), 16)
+    >>> space = make_features("random", (4,), 16, normalize=False)
     >>> space.features(torch.randn(7, 5, 4)).shape, list(space.parameters())
     (torch.Size([7, 5, 16]), [])
     """
 
     stationary = True
 
-    def __init__(self, net: nn.Module, size: int, obs_ndim: int = 1, **options):
+    def __init__(self, net: nn.Module, size: int, obs_ndim: int = 1, **options: Any):
         super().__init__(size, obs_ndim, **options)
         self.net = freeze(net)
 
@@ -225,7 +226,7 @@ class InverseDynamicsFeatures(FeatureSpace):
         hidden: int = 512,
         obs_ndim: int = 1,
         generator: torch.Generator | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(size, obs_ndim, **options)
         self.net, self.actions = net, actions
@@ -284,7 +285,7 @@ class VAEFeatures(FeatureSpace):
         scale: str = "shared",
         dequantise: bool = True,
         generator: torch.Generator | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(size, len(obs_shape), **options)
         if scale not in ("shared", "pixel"):
@@ -341,7 +342,7 @@ def make_features(
     actions: ActionCode | None = None,
     normalize: bool = True,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> FeatureSpace:
     """A feature space with ready-made networks: the paper's convolutions for images of 36 pixels a side or more, two
     small ones for smaller images, else two layers of leaky ReLU.

@@ -34,7 +34,7 @@ class RND(IntrinsicReward):
         preprocess: from the policy's observation to what the networks see, `last_frame` for stacks of frames.
         generator: draws those rows.
 
-    >>> rnd = make_rnd((4,), k=16, hidden=32)
+    >>> rnd = make_rnd((4,), k=16, hidden=32, normalize=False)
     >>> rnd.bonus(torch.randn(7, 5, 4)).shape
     torch.Size([7, 5])
     """
@@ -90,11 +90,11 @@ class RND(IntrinsicReward):
     def prediction_loss(self, obs: Obs) -> Float[Tensor, ""]:
         """Mean error over a random `update_fraction` of the rows; 0 where none was drawn."""
         flat, _ = self._see(obs)
-        errors = self._errors(flat)
-        if self.update_fraction == 1:
-            return errors.mean()
-        drawn = torch.empty_like(errors).uniform_(generator=self.generator) < self.update_fraction
-        return (errors * drawn).sum() / drawn.sum().clamp(min=1)
+        if self.update_fraction < 1:
+            # Rows that do not train are not computed either.
+            drawn = torch.empty(len(flat), device=flat.device).uniform_(generator=self.generator)
+            flat = flat[drawn < self.update_fraction]
+        return self._errors(flat).sum() / max(len(flat), 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The predictor's loss on the batch's next observations."""

@@ -1,0 +1,218 @@
+"""Trials: policies in nine rooms, paid by six kinds of curiosity; and the reachability network by itself."""
+
+import torch
+from torch import Tensor
+
+from assay.envs import TensorEnv
+from assay.lab import Trial
+from assay.rl.intrinsic import ICM, ActionCode, IntrinsicMixer, IntrinsicReward
+from assay.rl.intrinsic.episodic import (
+    EpisodicCuriosity,
+    GridOracle,
+    OnlineEpisodicCuriosity,
+    OnlineRTrainer,
+    RNetwork,
+)
+from assay.rl.nets import CategoricalHead, MLPTorso, ValueHead
+from assay.rl.normalize import ReturnNormalizer
+from assay.rl.policies import ActorCritic
+from assay.rl.ppo import PPO
+from assay.rl.rollout import Rollout, collect, random_rollout, start
+from assay.rl.train import train
+from assay.studies.episodic_curiosity import real, study
+from assay.studies.episodic_curiosity.config import LAPTOP, Config, LearnConfig, Small
+from assay.studies.episodic_curiosity.real import RealConfig
+from assay.studies.episodic_curiosity.worlds import BEST, held_out, make, reachability
+
+
+def world_of(arm: str) -> str:
+    """The world of `none/ec`, `tv-noise/icm`, `walls/ec-plain`."""
+    family, _, name = arm.partition("/")
+    if family.startswith("tv-"):
+        return "tv:" + family.removeprefix("tv-")
+    if family == "walls":
+        return "walls:" + name.partition("-")[2]
+    return family
+
+
+def policy(env: TensorEnv, config: LearnConfig, streams: int, generator: torch.Generator) -> ActorCritic:
+    """Two perceptrons, on flattened pictures where the world shows such."""
+    flat, ndim = 1, len(env.obs_shape)
+    for size in env.obs_shape:
+        flat *= size
+    torsos = [MLPTorso((flat, *config.hidden), "tanh", ndim, generator) for _ in range(2)]
+    width = config.hidden[-1]
+    assert env.num_actions is not None
+    return ActorCritic(
+        torsos[0],
+        CategoricalHead(width, env.num_actions, generator=generator),
+        ValueHead(width, streams, generator=generator),
+        value_torso=torsos[1],
+    )
+
+
+def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> IntrinsicReward | None:
+    """What an arm's policy is paid besides the world's reward."""
+    learn, reach = config.learn, config.reach
+    networks = run.generator("bonus", device="cpu")
+    memory = {
+        "num_envs": learn.copies,
+        "capacity": learn.memory,
+        "beta": learn.beta,
+        "generator": run.generator("memory"),
+    }
+    if arm == "ec":
+        net, accuracy = reachability(world, config.world, reach, str(run.device))
+        run.log(0, accuracy=accuracy)
+        return EpisodicCuriosity(net, **memory)
+    if arm == "eco":
+        flat = env.observe()[0].numel()  # type: ignore[union-attr, index]
+        net = RNetwork.mlp(flat, reach.features, reach.hidden, networks).to(run.device)
+        trainer = OnlineRTrainer(
+            net,
+            learn.history,
+            learn.interval,
+            learn.lesson,
+            reach.k,
+            reach.gap,
+            batch=reach.batch,
+            generator=run.generator("pairs"),
+        )
+        return OnlineEpisodicCuriosity(trainer, **memory)
+    if arm == "icm":
+        module = ICM(env.obs_shape, ActionCode.of(env), learn.icm_size, reach.hidden, networks)
+        # In a world of its own, so that the one to be learnt begins alike in all arms.
+        warm = make(world, config.world, learn.copies, run.generator("warm-up"))
+        module.init_stats(warm, learn.steps, run.generator("warm-up-actions"))
+        return module.to(run.device)
+    if arm == "oracle":
+        return GridOracle(learn.copies, "state", cells=1024)
+    return None
+
+
+class Tally:
+    """Episode scores from rollouts: rooms, returns, and what a world's own metric is."""
+
+    def __init__(self, updates: int):
+        self.keep_from = updates - max(1, updates // 5)
+        self.rooms_best = 0.0
+        self.last: list[tuple[float, float, float]] = []
+        self.tv: list[float] = []
+        self.ahead: list[float] = []
+
+    def take(self, index: int, rollout: Rollout) -> tuple[float, float]:
+        """Count a rollout; returns its mean rooms at the end of an episode and mean return."""
+        ended, rooms = rollout.ended, rollout.info["rooms_visited"].float()
+        self.rooms_best = max(self.rooms_best, float(rooms.max()))
+        episodes = float(ended.sum())
+        reached, reward = float(rooms[ended].sum()), float(rollout.reward[..., 0].sum())
+        if index >= self.keep_from:
+            self.last.append((reached, reward, episodes))
+        if "tv" in rollout.info:
+            self.tv.append(float(rollout.info["tv"].float().mean()))
+        if "wall_ahead" in rollout.info:
+            self.ahead.append(float(rollout.info["wall_ahead"].float().mean()))
+        return reached / max(episodes, 1.0), reward / max(episodes, 1.0)
+
+    def metrics(self, world: str, actions: int) -> dict[str, float]:
+        """Of the last fifth of training; the share of television and the walls over all of it."""
+        reached, reward, episodes = (sum(column) for column in zip(*self.last, strict=True))
+        found = {
+            "rooms": self.rooms_best,
+            "rooms_mean": reached / max(episodes, 1.0),
+            "return": reward / max(episodes, 1.0),
+        }
+        found["score"] = found["return"] / BEST.get(world, 1.0)
+        if self.tv:
+            found["tv_share"] = sum(self.tv) / len(self.tv)
+            found["tv_above_uniform"] = found["tv_share"] - 1 / actions
+        if self.ahead:
+            found["wall_share"] = sum(self.ahead) / len(self.ahead)
+        return found
+
+
+def keys(world: str, arm: str) -> tuple[str, ...]:
+    """What to keep of the world's info."""
+    more = {"tv:noise": (), "walls:plain": ("wall_ahead",), "walls:textured": ("wall_ahead",)}
+    extra = more.get(world, ("tv",) if world.startswith("tv:") else ())
+    return ("rooms_visited", *extra, *(("state",) if arm == "oracle" else ()))
+
+
+@study.trial(*(pattern for pattern in LAPTOP if pattern != "rnet/*"), config="rooms")
+def explore(run: Trial, arm: str, config: Small) -> dict[str, float]:
+    """One policy in one world."""
+    learn, world = config.learn, world_of(arm)
+    kind = arm.partition("/")[2].partition("-")[0]
+    env = make(world, config.world, learn.copies, run.generator("world"))
+    env.reset()
+    updates = learn.far_updates if world in ("very_sparse", "none") else learn.updates
+    info, actions = keys(world, kind), run.generator("actions")
+    tally = Tally(updates)
+    assert env.num_actions is not None
+    if kind == "random":
+        for index in run.steps(updates):
+            tally.take(index, random_rollout(env, max(learn.steps, config.world.horizon), actions, info))
+        return tally.metrics(world, env.num_actions)
+    module = bonus(run, kind, world, env, config)
+    mixer = None
+    if module is not None:
+        mixer = IntrinsicMixer([module], normalizers=[ReturnNormalizer(learn.gamma, learn.copies)])
+    streams = 1 if mixer is None else 2
+    model = policy(env, learn, streams, run.generator("networks", device="cpu")).to(run.device)
+    trained = [*model.parameters(), *(mixer.parameters() if mixer else ())]
+    ppo = PPO(
+        model,
+        torch.optim.Adam(trained, learn.rate, eps=1e-5),
+        gamma=learn.gamma,
+        lam=learn.lam,
+        ent_coef=learn.entropy,
+        epochs=learn.epochs,
+        minibatches=learn.minibatches,
+        stream_weights=[learn.extrinsic_weight, learn.intrinsic_weight][:streams],
+        aux_losses=[mixer.loss] if mixer else (),
+    )
+    turns = train(env, model, ppo, updates, learn.steps, mixer, actions, info)
+    for _, update in zip(run.steps(updates), turns, strict=False):
+        rooms, score = tally.take(update.index, update.rollout)
+        run.log(update.env_steps, rooms=rooms, score=score)
+    if kind in ("ec", "icm") and world == "none":
+        run.save("episode", one_episode(run, model, module, config))
+    return tally.metrics(world, env.num_actions)
+
+
+@torch.no_grad()
+def one_episode(
+    run: Trial, model: ActorCritic, module: IntrinsicReward | None, config: Small
+) -> dict[str, Tensor]:
+    """Path and bonus of one episode, and where the memory's entries were made."""
+    env = make("none", config.world, config.learn.copies, run.generator("episode"))
+    rollout = Rollout(config.world.horizon - 1, config.learn.copies, model.streams, ("state",))
+    collect(env, model, rollout, start(env, model), run.generator("episode-actions"))
+    assert module is not None
+    module.reset_where(torch.ones(config.learn.copies, dtype=torch.bool, device=run.device))
+    paid = module.reward(rollout)
+    return {"place": rollout.info["state"][:, 0, :2], "bonus": paid[:, 0]}
+
+
+@study.trial("rnet/unseen", config="rooms")
+def network(run: Trial, arm: str, config: Small) -> dict[str, float]:
+    """Does the network tell near from far in layouts that it never saw?"""
+    accuracy, correlation, steps, means = held_out(
+        config.world, config.reach, run.generator("walks"), *((8, 4) if config.world.rooms > 2 else (2, 2))
+    )
+    for d, mean in zip(steps, means, strict=True):
+        run.log(int(d), similarity=mean)
+    return {"accuracy": accuracy, "rank_correlation": correlation}
+
+
+@study.trial("real/*", config="real")
+def in_a_real_world(run: Trial, arm: str, config: RealConfig) -> dict[str, float]:
+    """Paper profile."""
+    return real.explore(run, arm.partition("/")[2], config)
+
+
+@study.check
+def simulator_is_there(config: Config) -> None:
+    """The simulator of the paper profile is installed."""
+    if config.real.enabled:
+        real.check(config.real)
