@@ -243,5 +243,7 @@ def test_somebody_elses_gymnasium_environment_gets_skills() -> None:
     assert obs[4:].argmax() == info["skill"]
     obs, paid, *_, info = env.step(0)
     assert info["extrinsic_reward"] == 1.0
-    assert paid == pytest.approx(float(reward.bonus(torch.tensor(obs[:4])[None], torch.tensor([info["skill"]]))))
+    assert paid == pytest.approx(
+        float(reward.bonus(torch.tensor(obs[:4])[None], torch.tensor([info["skill"]])))
+    )
     assert env.observation_space.contains(obs)
