@@ -110,3 +110,13 @@ def test_failed_trials_are_published_as_such(toys: Path) -> None:
     shown = evidence.publish(study, executor="inline", allow_dirty=True)
     assert [v.outcome for v in shown.results.verdicts] == ["supported", "not decided"]
     assert "exploded" in shown.results.verdicts[1].decision.reason
+
+
+def test_the_paper_profile_may_name_extra_arms(toy: Study) -> None:
+    extra = next(arm.name for arm in toy.all_arms.values() if arm.extra)
+    profiles = {**toy.profiles, "paper": {**toy.profiles.get("paper", {}), "arms": (extra,)}}
+    toy.profiles = profiles
+    assert toy.select_arms(profile="paper") == (extra,)
+    assert extra not in toy.select_arms()
+    toy.profiles = {**profiles, "paper": {k: v for k, v in profiles["paper"].items() if k != "arms"}}
+    assert extra not in toy.select_arms(profile="paper")

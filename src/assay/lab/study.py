@@ -256,7 +256,11 @@ class Study:
     def select_arms(
         self, patterns: Iterable[str] | None = None, extras: bool = False, profile: str = "laptop"
     ) -> tuple[str, ...]:
-        """Names of the arms that a run covers: those that match `patterns`, else the profile's, else all defaults."""
+        """Names of the arms that a run covers: those that match `patterns`, else the profile's, else all defaults.
+
+        Extra arms run with `extras`, or where `patterns` name them, or where the `arms` of the paper profile do (what
+        only a large machine can run is not part of the published evidence).
+        """
         if patterns is not None:
             chosen: list[str] = []
             for pattern in patterns:
@@ -267,7 +271,9 @@ class Study:
             if not chosen:
                 raise InputError(f"no arms given: choose from {', '.join(self.all_arms)}")
             return tuple(name for name in self.all_arms if name in chosen)
-        globs = self._profile(profile).get("arms", ("*",))
+        chosen_by_profile = self._profile(profile).get("arms")
+        globs = chosen_by_profile or ("*",)
+        extras = extras or (profile == "paper" and chosen_by_profile is not None)
         return tuple(
             arm.name
             for arm in self.all_arms.values()

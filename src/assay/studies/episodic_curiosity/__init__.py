@@ -85,7 +85,7 @@ study = Study(
             for walls in ("plain", "textured")
         ),
         *(
-            Arm(f"real/{kind}", f"{KINDS[kind]}; My Way Home (paper profile with --extras)", extra=True)
+            Arm(f"real/{kind}", f"{KINDS[kind]}; My Way Home (paper profile)", extra=True)
             for kind in ("ppo", "icm", "ec")
         ),
     ),

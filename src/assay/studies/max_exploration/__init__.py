@@ -245,7 +245,7 @@ study = Study(
         *(Arm(f"length/max-{n}", f"{n} states, exact posterior") for n in LENGTHS),
         *(Arm(f"length/random-{n}", f"{n} states, random actions") for n in LENGTHS),
         *(
-            Arm(f"robot/{kind}", f"half-cheetah, {about} (paper profile with --extras)", extra=True)
+            Arm(f"robot/{kind}", f"half-cheetah, {about} (paper profile)", extra=True)
             for kind, about in (
                 ("max", "MAX"),
                 ("tvax", "TVAX"),
@@ -254,8 +254,8 @@ study = Study(
                 ("random", "random"),
             )
         ),
-        Arm("ant/max", "ant maze, MAX (paper profile with --extras)", extra=True),
-        Arm("ant/random", "ant maze, random (paper profile with --extras)", extra=True),
+        Arm("ant/max", "ant maze, MAX (paper profile)", extra=True),
+        Arm("ant/random", "ant maze, random (paper profile)", extra=True),
     ),
     config=Config(),
     profiles=PROFILES,

@@ -207,7 +207,7 @@ study = Study(
         Arm("long/ppo", "16 rooms for a million steps, no bonus", seeds=3, extra=True),
         Arm("long/rnd", "16 rooms for a million steps, RND", seeds=3, extra=True),
         *(
-            Arm(f"atari/{game}-{kind}", f"{game}, {kind} (paper profile with --extras)", seeds=3, extra=True)
+            Arm(f"atari/{game}-{kind}", f"{game}, {kind} (paper profile)", seeds=3, extra=True)
             for game in GAMES
             for kind in ("ppo", "rnd", "dynamics")
         ),
