@@ -15,6 +15,7 @@ WORLDS: dict[str, str] = {
     "CartPole": "assay.envs.classic:CartPole",
     "CartPoleSwingUp": "assay.envs.classic:CartPoleSwingUp",
     "Catch": "assay.envs.catch:Catch",
+    "Chain": "assay.envs.chain:Chain",
     "CornerTask": "assay.envs.point:CornerTask",
     "DoorKeyGrid": "assay.envs.rooms:DoorKeyGrid",
     "FourRooms": "assay.envs.rooms:FourRooms",
