@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import assay
+from assay.envs import EpisodeStats
 from assay.lab.errors import InputError
 from assay.rl.rollout import Rollout, random_rollout
-from assay.studies.episodic_curiosity import DENSITIES, SCREENS
+from assay.studies.episodic_curiosity import DENSITIES, SCREENS, worlds
 from assay.studies.episodic_curiosity import real as real_worlds
 from assay.studies.episodic_curiosity.explore import Tally, keys, world_of
 from assay.studies.episodic_curiosity.worlds import ReachConfig, WorldConfig, make, random_walks, reachability
@@ -26,7 +27,7 @@ def _g(seed: int = 0) -> torch.Generator:
     [*DENSITIES, *(f"tv:{s}" for s in SCREENS), "walls:plain", "walls:textured"],
 )
 def test_every_world_steps_and_tells_what_is_counted(world: str) -> None:
-    env = make(world, TINY, 6, _g())
+    env = EpisodeStats(make(world, TINY, 6, _g()))
     for kind in ("ec", "oracle"):
         rollout = random_rollout(env, 25, _g(1), keys(world, kind))
         assert rollout.info["rooms_visited"].min() >= 1
@@ -52,8 +53,8 @@ def test_arms_name_their_worlds() -> None:
     assert world_of("tv-image-3/icm") == "tv:image-3"
     assert world_of("walls/ec-plain") == "walls:plain"
     study = assay.load("episodic-curiosity")
-    worlds = {world_of(arm.name) for arm in study.arms if not arm.name.startswith(("rnet", "real"))}
-    assert worlds == {*DENSITIES, *(f"tv:{s}" for s in SCREENS), "walls:plain", "walls:textured"}
+    shown = {world_of(arm.name) for arm in study.arms if not arm.name.startswith(("rnet", "real"))}
+    assert shown == {*DENSITIES, *(f"tv:{s}" for s in SCREENS), "walls:plain", "walls:textured"}
 
 
 def test_the_best_return_of_a_dense_world_is_one() -> None:
@@ -70,7 +71,9 @@ def test_a_network_is_trained_once_for_all_seeds_and_learns() -> None:
     assert first is again
     assert accuracy > 0.7
     assert not any(p.requires_grad for p in first.parameters())
-    reachability.cache_clear()
+    assert reachability("very_sparse", TINY, QUICK, "cpu")[0] is first, "the same maze, the same network"
+    assert reachability("doors", TINY, QUICK, "cpu")[0] is not first
+    worlds._reachability.cache_clear()
     anew, same = reachability("none", TINY, QUICK, "cpu")
     assert same == accuracy, "whoever asks first gets the same network"
     assert torch.equal(anew.left.weight, first.left.weight)
@@ -78,7 +81,8 @@ def test_a_network_is_trained_once_for_all_seeds_and_learns() -> None:
 
 def test_walks_have_no_end() -> None:
     env = make("tv:noise", TINY, 4, _g(), start="random", max_steps=None)
-    walks = random_walks(env, QUICK, _g(1))
+    walks, first = random_walks(env, QUICK, _g(1))
+    assert not first[1:].any()
     assert walks.shape[:2] == (60, 4)
     # A walk that ended would begin anew somewhere else: neighbouring steps differ in one coordinate by one at most.
     place = walks[..., :-16]
@@ -90,17 +94,24 @@ def test_walks_have_no_end() -> None:
 def test_a_tally_counts_whole_episodes_of_the_last_fifth() -> None:
     tally = Tally(updates=10)
     for index in range(10):
-        rollout = Rollout(2, 1)
-        rollout.reward = torch.full((2, 1, 1), float(index))
+        rollout = Rollout(2, 1, 2)
+        rollout.reward = torch.tensor([0.0, 3.0, 0.0, 1.0]).reshape(2, 1, 2)
         rollout.terminated = torch.tensor([[False], [True]])
         rollout.truncated = torch.zeros(2, 1, dtype=torch.bool)
-        rollout.info = {"rooms_visited": torch.tensor([[9], [index]]), "tv": torch.tensor([[True], [False]])}
-        tally.take(index, rollout)
+        rollout.info = {
+            "rooms_visited": torch.tensor([[9], [index]]),
+            "episode_return": torch.tensor([[50.0], [2.0 * index]]),
+            "tv": torch.tensor([[True], [False]]),
+        }
+        assert tally.take(index, rollout) == (index, 2 * index)
+        rollout.terminated = torch.zeros(2, 1, dtype=torch.bool)
+        assert tally.take(index, rollout) is None, "an episode that goes on is not one of no return"
     found = tally.metrics("none", actions=5)
     assert found["rooms"] == 9  # of any step of any episode
     assert found["rooms_mean"] == pytest.approx(8.5)
     assert found["return"] == pytest.approx(2 * 8.5)
     assert found["tv_share"] == 0.5
+    assert found["tv_pay"] == pytest.approx(2.0)  # 3 with the screen, 1 without
     assert found["tv_above_uniform"] == pytest.approx(0.3)
 
 

@@ -12,8 +12,7 @@ class LearnConfig:
 
     copies: int = 64
     steps: int = 64
-    updates: int = 40
-    far_updates: int = 60  # where the goal is far, or there is none
+    updates: int = 36
     hidden: tuple[int, ...] = (64, 64)
     rate: float = 1e-3
     entropy: float = 0.005
@@ -74,7 +73,6 @@ PROFILES = {
         "rooms.learn.copies": 8,
         "rooms.learn.steps": 20,
         "rooms.learn.updates": 2,
-        "rooms.learn.far_updates": 2,
         "rooms.learn.hidden": (16,),
         "rooms.learn.memory": 20,
         "rooms.learn.history": 320,
@@ -84,7 +82,7 @@ PROFILES = {
     "demo": {
         "seeds": 2,
         "arms": ("none/ppo", "none/ec", "none/icm", "rnet/*"),
-        "rooms.learn.far_updates": 30,
+        "rooms.learn.updates": 30,
         "rooms.reach.fits": 1_500,
     },
     "paper": {

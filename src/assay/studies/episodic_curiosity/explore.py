@@ -1,9 +1,11 @@
 """Trials: policies in nine rooms, paid by six kinds of curiosity; and the reachability network by itself."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from assay.envs import TensorEnv
+from assay.envs import EpisodeStats, TensorEnv
 from assay.lab import Trial
 from assay.rl.intrinsic import ICM, ActionCode, IntrinsicMixer, IntrinsicReward
 from assay.rl.intrinsic.episodic import (
@@ -37,9 +39,7 @@ def world_of(arm: str) -> str:
 
 def policy(env: TensorEnv, config: LearnConfig, streams: int, generator: torch.Generator) -> ActorCritic:
     """Two perceptrons, on flattened pictures where the world shows such."""
-    flat, ndim = 1, len(env.obs_shape)
-    for size in env.obs_shape:
-        flat *= size
+    flat, ndim = math.prod(env.obs_shape), len(env.obs_shape)
     torsos = [MLPTorso((flat, *config.hidden), "tanh", ndim, generator) for _ in range(2)]
     width = config.hidden[-1]
     assert env.num_actions is not None
@@ -80,7 +80,16 @@ def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> In
         )
         return OnlineEpisodicCuriosity(trainer, **memory)
     if arm == "icm":
-        module = ICM(env.obs_shape, ActionCode.of(env), learn.icm_size, reach.hidden, networks)
+        ndim = len(env.obs_shape)
+        flat = math.prod(env.obs_shape)  # a perceptron for pictures too, like the reachability network
+        module = ICM(
+            (flat,),
+            ActionCode.of(env),
+            learn.icm_size,
+            reach.hidden,
+            networks,
+            preprocess=lambda obs: obs.flatten(-ndim),
+        )
         # In a world of its own, so that the one to be learnt begins alike in all arms.
         warm = make(world, config.world, learn.copies, run.generator("warm-up"))
         module.init_stats(warm, learn.steps, run.generator("warm-up-actions"))
@@ -91,40 +100,51 @@ def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> In
 
 
 class Tally:
-    """Episode scores from rollouts: rooms, returns, and what a world's own metric is."""
+    """Whole episodes from rollouts: rooms and returns; and what a world's own metric is.
+
+    `tv_pay` is by how much more the bonus pays a step of television than any other step, in units of the bonus's
+    normaliser.
+    """
 
     def __init__(self, updates: int):
         self.keep_from = updates - max(1, updates // 5)
         self.rooms_best = 0.0
         self.last: list[tuple[float, float, float]] = []
         self.tv: list[float] = []
+        self.tv_pay: list[float] = []
         self.ahead: list[float] = []
 
-    def take(self, index: int, rollout: Rollout) -> tuple[float, float]:
-        """Count a rollout; returns its mean rooms at the end of an episode and mean return."""
+    def take(self, index: int, rollout: Rollout) -> tuple[float, float] | None:
+        """Count a rollout; returns mean rooms and mean return of the episodes that ended in it, None if none did."""
         ended, rooms = rollout.ended, rollout.info["rooms_visited"].float()
         self.rooms_best = max(self.rooms_best, float(rooms.max()))
         episodes = float(ended.sum())
-        reached, reward = float(rooms[ended].sum()), float(rollout.reward[..., 0].sum())
+        reached, earned = float(rooms[ended].sum()), float(rollout.info["episode_return"][ended].sum())
         if index >= self.keep_from:
-            self.last.append((reached, reward, episodes))
+            self.last.append((reached, earned, episodes))
         if "tv" in rollout.info:
-            self.tv.append(float(rollout.info["tv"].float().mean()))
+            on = rollout.info["tv"].bool()
+            self.tv.append(float(on.float().mean()))
+            if rollout.reward.shape[-1] > 1 and on.any() and not on.all():
+                paid = rollout.reward[..., 1]
+                self.tv_pay.append(float(paid[on].mean() - paid[~on].mean()))
         if "wall_ahead" in rollout.info:
             self.ahead.append(float(rollout.info["wall_ahead"].float().mean()))
-        return reached / max(episodes, 1.0), reward / max(episodes, 1.0)
+        return (reached / episodes, earned / episodes) if episodes else None
 
     def metrics(self, world: str, actions: int) -> dict[str, float]:
         """Of the last fifth of training; the share of television and the walls over all of it."""
-        reached, reward, episodes = (sum(column) for column in zip(*self.last, strict=True))
+        reached, earned, episodes = (sum(column) for column in zip(*self.last, strict=True))
         found = {
             "rooms": self.rooms_best,
             "rooms_mean": reached / max(episodes, 1.0),
-            "return": reward / max(episodes, 1.0),
+            "return": earned / max(episodes, 1.0),
         }
         found["score"] = found["return"] / BEST.get(world, 1.0)
         if self.tv:
             found["tv_share"] = sum(self.tv) / len(self.tv)
+            if self.tv_pay:
+                found["tv_pay"] = sum(self.tv_pay) / len(self.tv_pay)
             found["tv_above_uniform"] = found["tv_share"] - 1 / actions
         if self.ahead:
             found["wall_share"] = sum(self.ahead) / len(self.ahead)
@@ -135,7 +155,7 @@ def keys(world: str, arm: str) -> tuple[str, ...]:
     """What to keep of the world's info."""
     more = {"tv:noise": (), "walls:plain": ("wall_ahead",), "walls:textured": ("wall_ahead",)}
     extra = more.get(world, ("tv",) if world.startswith("tv:") else ())
-    return ("rooms_visited", *extra, *(("state",) if arm == "oracle" else ()))
+    return ("rooms_visited", "episode_return", *extra, *(("state",) if arm == "oracle" else ()))
 
 
 @study.trial(*(pattern for pattern in LAPTOP if pattern != "rnet/*"), config="rooms")
@@ -143,14 +163,13 @@ def explore(run: Trial, arm: str, config: Small) -> dict[str, float]:
     """One policy in one world."""
     learn, world = config.learn, world_of(arm)
     kind = arm.partition("/")[2].partition("-")[0]
-    env = make(world, config.world, learn.copies, run.generator("world"))
+    env = EpisodeStats(make(world, config.world, learn.copies, run.generator("world")))
     env.reset()
-    updates = learn.far_updates if world in ("very_sparse", "none") else learn.updates
     info, actions = keys(world, kind), run.generator("actions")
-    tally = Tally(updates)
+    tally = Tally(learn.updates)
     assert env.num_actions is not None
     if kind == "random":
-        for index in run.steps(updates):
+        for index in run.steps(learn.updates):
             tally.take(index, random_rollout(env, max(learn.steps, config.world.horizon), actions, info))
         return tally.metrics(world, env.num_actions)
     module = bonus(run, kind, world, env, config)
@@ -171,10 +190,11 @@ def explore(run: Trial, arm: str, config: Small) -> dict[str, float]:
         stream_weights=[learn.extrinsic_weight, learn.intrinsic_weight][:streams],
         aux_losses=[mixer.loss] if mixer else (),
     )
-    turns = train(env, model, ppo, updates, learn.steps, mixer, actions, info)
-    for _, update in zip(run.steps(updates), turns, strict=False):
-        rooms, score = tally.take(update.index, update.rollout)
-        run.log(update.env_steps, rooms=rooms, score=score)
+    turns = train(env, model, ppo, learn.updates, learn.steps, mixer, actions, info)
+    for _, update in zip(run.steps(learn.updates), turns, strict=False):
+        episodes = tally.take(update.index, update.rollout)
+        if episodes is not None:
+            run.log(update.env_steps, rooms=episodes[0], score=episodes[1] / BEST.get(world, 1.0))
     if kind in ("ec", "icm") and world == "none":
         run.save("episode", one_episode(run, model, module, config))
     return tally.metrics(world, env.num_actions)

@@ -11,7 +11,8 @@ from assay.rl.intrinsic.episodic import RNetwork
 from assay.rl.rollout import random_rollout
 
 DENSITIES = ("dense", "collect", "sparse", "very_sparse", "doors", "none")
-SCREENS = ("image-3", "image-10", "image-30", "noise", "noise_action")
+UNMARKED = ("dense", "sparse", "very_sparse", "none")
+"""Worlds that look alike, and move alike."""
 BEST = {"dense": 2.0, "collect": 1.8}
 """Highest return of an episode where it is not 1."""
 
@@ -81,28 +82,37 @@ def make(
     return RoomsGrid(copies, config.rooms, reward=family, **options)  # type: ignore[arg-type]
 
 
-def random_walks(env: TensorEnv, config: ReachConfig, generator: torch.Generator) -> torch.Tensor:
-    """[T, copies, *obs]: what sticky random actions see."""
+def random_walks(
+    env: TensorEnv, config: ReachConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[T, copies, *obs]: what sticky random actions see; and where an episode begins [T, copies]."""
     rollout = random_rollout(StickyActions(env, config.stickiness), config.steps, generator)
     assert isinstance(rollout.obs, torch.Tensor)
-    return rollout.obs[:-1]
+    return rollout.obs[:-1], rollout.first[:-1]
 
 
-@lru_cache(maxsize=32)
 def reachability(world: str, worlds: WorldConfig, config: ReachConfig, device: str) -> tuple[RNetwork, float]:
     """The network of a world and its accuracy on fresh walks.
 
     One for all seeds, as in the paper: it is trained before any policy. Its streams are its own, so it does not
-    matter who asks first.
+    matter who asks first. Worlds that differ in nothing but their reward share it.
     """
+    return _reachability("none" if world in UNMARKED else world, worlds, config, device)
+
+
+@lru_cache(maxsize=32)
+def _reachability(
+    world: str, worlds: WorldConfig, config: ReachConfig, device: str
+) -> tuple[RNetwork, float]:
     generator = torch.Generator(device).manual_seed(20_181_004)
     # Distances in steps mean something only within one episode: walks have no end.
     env = make(world, worlds, config.copies, generator, start="random", max_steps=None)
-    seen = random_walks(env, config, generator)
+    seen, first = random_walks(env, config, generator)
     flat = seen[0, 0].numel()
     net = RNetwork.mlp(flat, config.features, config.hidden, torch.Generator().manual_seed(1)).to(device)
-    net.fit(seen, config.k, config.gap, config.fits, batch=config.batch, generator=generator)
-    fresh = random_walks(env, config, generator)
+    # Some worlds end at a goal: no pair may cross that.
+    net.fit_episodes(seen, first, config.k, config.gap, config.fits, config.batch, generator=generator)
+    fresh, _ = random_walks(env, config, generator)
     return net.requires_grad_(False), net.accuracy(fresh, config.k, config.gap, generator=generator)
 
 
@@ -131,12 +141,12 @@ def held_out(
             validate=False,
         )
 
-    seen = random_walks(env(range(train)), config, generator)
+    seen, _ = random_walks(env(range(train)), config, generator)
     init = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
     net = RNetwork.mlp(seen[0, 0].numel(), config.features, config.hidden, init).to(generator.device)
     net.fit(seen, config.k, config.gap, config.fits, batch=config.batch, generator=generator)
     unseen = env(range(train, train + test))
-    walks = random_walks(unseen, config, generator)
+    walks, _ = random_walks(unseen, config, generator)
     accuracy = net.accuracy(walks, config.k, config.gap, generator=generator)
     return accuracy, *against_distance(net, unseen, config, generator)
 
