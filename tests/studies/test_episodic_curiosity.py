@@ -11,7 +11,8 @@ from assay.lab.errors import InputError
 from assay.rl.rollout import Rollout, random_rollout
 from assay.studies.episodic_curiosity import DENSITIES, SCREENS, worlds
 from assay.studies.episodic_curiosity import real as real_worlds
-from assay.studies.episodic_curiosity.explore import Tally, keys, world_of
+from assay.studies.episodic_curiosity.config import Small
+from assay.studies.episodic_curiosity.explore import Tally, ablated, keys, world_of
 from assay.studies.episodic_curiosity.worlds import ReachConfig, WorldConfig, make, random_walks, reachability
 
 TINY = WorldConfig(rooms=2, room_size=3, horizon=20)
@@ -52,9 +53,18 @@ def test_arms_name_their_worlds() -> None:
     assert world_of("none/ec") == "none"
     assert world_of("tv-image-3/icm") == "tv:image-3"
     assert world_of("walls/ec-plain") == "walls:plain"
+    assert world_of("ablate/k-4") == "none"
     study = assay.load("episodic-curiosity")
     shown = {world_of(arm.name) for arm in study.arms if not arm.name.startswith(("rnet", "real"))}
     assert shown == {*DENSITIES, *(f"tv:{s}" for s in SCREENS), "walls:plain", "walls:textured"}
+
+
+def test_an_ablation_changes_one_thing() -> None:
+    config = Small()
+    assert ablated("ablate/k-4", config) == (replace(config, reach=replace(config.reach, k=4)), {})
+    assert ablated("ablate/memory-5", config) == (replace(config, learn=replace(config.learn, memory=5)), {})
+    assert ablated("ablate/fits-100", config) == (replace(config, reach=replace(config.reach, fits=100)), {})
+    assert ablated("ablate/max", config) == (config, {"how": "max"})
 
 
 def test_the_best_return_of_a_dense_world_is_one() -> None:

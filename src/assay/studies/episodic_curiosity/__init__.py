@@ -25,6 +25,8 @@ reward and one for the bonus.
    (`noise_action`), or noise comes by itself (`noise`).
 4. `walls/*`: textured against plain walls in an egocentric view: do textures draw ICM to them?
 
+Extra arms, `ablate/*`, change $k$, the size of the memory, the training of the network and $F$, one at a time.
+
 **What differs from the paper.** Grids in place of DMLab and ViZDoom, a small network in place of two ResNet-18
 branches, $k = 2$ and negatives more than 8 steps apart (in rooms of five cells the paper's 5 and 25 overlap), 150,000
 steps in place of 20 million. The bonus has a value head of its own and is divided by the running spread of its
@@ -68,6 +70,15 @@ def seeds_of(world: str, kind: str) -> int:
 
 
 SCREENS = ("image-3", "image-10", "image-30", "noise", "noise_action")
+ABLATIONS = {
+    "k-1": "k = 1",
+    "k-4": "k = 4",
+    "memory-5": "room for 5 memories",
+    "memory-20": "room for 20 memories",
+    "fits-100": "a network trained for 100 steps",
+    "fits-1000": "a network trained for 1,000 steps",
+    "max": "the largest similarity in place of the percentile",
+}
 
 
 def textures_draw(cell) -> float:
@@ -111,6 +122,10 @@ study = Study(
             for walls in ("plain", "textured")
         ),
         *(
+            Arm(f"ablate/{name}", f"no reward, EC with {about}", seeds=3, extra=True)
+            for name, about in ABLATIONS.items()
+        ),
+        *(
             Arm(f"real/{kind}", f"{KINDS[kind]}; My Way Home (paper profile)", extra=True)
             for kind in ("ppo", "icm", "ec")
         ),
@@ -141,6 +156,11 @@ study = Study(
             "arm:tv-noise/ec",
         ),
         "generalisation to other layouts": "arm:rnet/unseen",
+        "ablations of k, of the memory's size, of the network's training": (
+            "arm:ablate/k-4",
+            "arm:ablate/memory-5",
+            "arm:ablate/fits-100",
+        ),
     },
     claims=(
         Claim(

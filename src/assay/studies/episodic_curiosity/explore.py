@@ -1,6 +1,7 @@
 """Trials: policies in nine rooms, paid by six kinds of curiosity; and the reachability network by itself."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,11 +31,23 @@ from assay.studies.episodic_curiosity.worlds import BEST, held_out, make, reacha
 def world_of(arm: str) -> str:
     """The world of `none/ec`, `tv-noise/icm`, `walls/ec-plain`."""
     family, _, name = arm.partition("/")
+    if family == "ablate":
+        return "none"
     if family.startswith("tv-"):
         return "tv:" + family.removeprefix("tv-")
     if family == "walls":
         return "walls:" + name.partition("-")[2]
     return family
+
+
+def ablated(arm: str, config: Small) -> tuple[Small, dict[str, object]]:
+    """One thing changed: `ablate/k-4`, `ablate/memory-10`, `ablate/fits-300`, `ablate/max`."""
+    what, _, value = arm.partition("/")[2].partition("-")
+    if what == "memory":
+        return replace(config, learn=replace(config.learn, memory=int(value))), {}
+    if what in ("k", "fits"):
+        return replace(config, reach=replace(config.reach, **{what: int(value)})), {}
+    return config, {"how": what}
 
 
 def policy(env: TensorEnv, config: LearnConfig, streams: int, generator: torch.Generator) -> ActorCritic:
@@ -51,8 +64,10 @@ def policy(env: TensorEnv, config: LearnConfig, streams: int, generator: torch.G
     )
 
 
-def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> IntrinsicReward | None:
-    """What an arm's policy is paid besides the world's reward."""
+def bonus(
+    run: Trial, kind: str, world: str, env: TensorEnv, config: Small, options: dict[str, object]
+) -> IntrinsicReward | None:
+    """What a policy is paid besides the world's reward; `options` are of episodic curiosity."""
     learn, reach = config.learn, config.reach
     networks = run.generator("bonus", device="cpu")
     memory = {
@@ -61,11 +76,11 @@ def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> In
         "beta": learn.beta,
         "generator": run.generator("memory"),
     }
-    if arm == "ec":
+    if kind == "ec":
         net, accuracy = reachability(world, config.world, reach, str(run.device))
         run.log(0, accuracy=accuracy)
-        return EpisodicCuriosity(net, **memory)
-    if arm == "eco":
+        return EpisodicCuriosity(net, **memory, **options)
+    if kind == "eco":
         flat = env.observe()[0].numel()  # type: ignore[union-attr, index]
         net = RNetwork.mlp(flat, reach.features, reach.hidden, networks).to(run.device)
         trainer = OnlineRTrainer(
@@ -79,7 +94,7 @@ def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> In
             generator=run.generator("pairs"),
         )
         return OnlineEpisodicCuriosity(trainer, **memory)
-    if arm == "icm":
+    if kind == "icm":
         ndim = len(env.obs_shape)
         flat = math.prod(env.obs_shape)  # a perceptron for pictures too, like the reachability network
         module = ICM(
@@ -94,7 +109,7 @@ def bonus(run: Trial, arm: str, world: str, env: TensorEnv, config: Small) -> In
         warm = make(world, config.world, learn.copies, run.generator("warm-up"))
         module.init_stats(warm, learn.steps, run.generator("warm-up-actions"))
         return module.to(run.device)
-    if arm == "oracle":
+    if kind == "oracle":
         return GridOracle(learn.copies, "state", cells=1024)
     return None
 
@@ -158,11 +173,13 @@ def keys(world: str, arm: str) -> tuple[str, ...]:
     return ("rooms_visited", "episode_return", *extra, *(("state",) if arm == "oracle" else ()))
 
 
-@study.trial(*(pattern for pattern in LAPTOP if pattern != "rnet/*"), config="rooms")
+@study.trial(*(pattern for pattern in LAPTOP if pattern != "rnet/*"), "ablate/*", config="rooms")
 def explore(run: Trial, arm: str, config: Small) -> dict[str, float]:
     """One policy in one world."""
+    kind, options = arm.partition("/")[2].partition("-")[0], {}
+    if arm.startswith("ablate/"):
+        kind, (config, options) = "ec", ablated(arm, config)
     learn, world = config.learn, world_of(arm)
-    kind = arm.partition("/")[2].partition("-")[0]
     env = EpisodeStats(make(world, config.world, learn.copies, run.generator("world")))
     env.reset()
     info, actions = keys(world, kind), run.generator("actions")
@@ -172,7 +189,7 @@ def explore(run: Trial, arm: str, config: Small) -> dict[str, float]:
         for index in run.steps(learn.updates):
             tally.take(index, random_rollout(env, max(learn.steps, config.world.horizon), actions, info))
         return tally.metrics(world, env.num_actions)
-    module = bonus(run, kind, world, env, config)
+    module = bonus(run, kind, world, env, config, options)
     mixer = None
     if module is not None:
         mixer = IntrinsicMixer([module], normalizers=[ReturnNormalizer(learn.gamma, learn.copies)])
@@ -195,7 +212,7 @@ def explore(run: Trial, arm: str, config: Small) -> dict[str, float]:
         episodes = tally.take(update.index, update.rollout)
         if episodes is not None:
             run.log(update.env_steps, rooms=episodes[0], score=episodes[1] / BEST.get(world, 1.0))
-    if kind in ("ec", "icm") and world == "none":
+    if arm in ("none/ec", "none/icm"):
         run.save("episode", one_episode(run, model, module, config))
     return tally.metrics(world, env.num_actions)
 
