@@ -77,6 +77,25 @@ Taiga et al. (2020) found that bonuses shine in Montezuma's Revenge, the game on
 little elsewhere. The last claim asks the same of six small tasks: a bonus can only help where chance does not find
 the reward, and where the reward is dense it costs attention.
 
+## What came of it
+
+The mechanism holds: novelty falls monotonically with examples, and of the four sources of error only too few data and
+too little training leave RND with an error; a forward model fails on noise and on what is too complex for it as well.
+
+In the rooms RND finds 9.6 of 16, PPO alone 5.3. But the spread is wide (5 to 14 over eight seeds), and the forward
+model (9.0) and the bonus from true counts (9.6) do no worse: in a world without distractions what matters is that
+there is a bonus which wears off, not which. The television tells them apart. The forward model spends 60 % of its
+actions on it, and the rooms that it finds go down from 8.0 to 4.8; RND spends 15 %, less than the fifth that chance
+would. Whether RND loses a room by it cannot be said: six seeds give a difference between -2.5 and 1.2.
+
+Returns that go on after death find three rooms more. (The arms with a reward half way hardly tell more than that: with
+one head the reward was never found, and so that arm repeats the one without it step by step.)
+
+The gain over the six tasks comes from four of them: rooms with sparse and with dense reward, the car, the maze. In
+Catch and in the side-scroller the bonus changes nothing, for better or worse, which is Taiga's finding in small. The
+score is of the final policy, and that is not kind to PPO alone: in one seed it found the goal of the maze early,
+reached it for a while nearly always, and had unlearnt it in the end.
+
 **Citation.** Y. Burda, H. Edwards, A. Storkey, O. Klimov: Exploration by Random Network Distillation. ICLR 2019,
 arXiv 1810.12894. Also used: Burda et al. 2018 (large-scale curiosity, 1808.04355); Osband et al. 2018 (randomised
 priors, 1806.03335); Mavor-Parker et al. 2021 (2102.04399); Taiga et al. 2020 (2109.11052); Bellemare et al. 2016
