@@ -33,7 +33,7 @@ steps in place of 20 million. The bonus has a value head of its own and is divid
 returns, in place of a tuned scale. *Rooms* is the largest number of rooms that any episode of the run reached.
 """
 
-from assay.lab import All, Arm, Claim, Difference, Effect, Equivalence, Level, Paper, Study
+from assay.lab import All, Arm, Claim, Difference, Effect, Equivalence, Level, Paper, Question, Study
 from assay.studies.episodic_curiosity.config import PROFILES, Config
 
 KINDS = {
@@ -223,6 +223,14 @@ study = Study(
                     name="ICM's rise minus EC's",
                 ),
             ),
+        ),
+    ),
+    questions=(
+        Question(
+            id="what-matters",
+            ask="Do k, the size of the memory, the training of the network and the percentile matter?",
+            arms=("none/ec", *(f"ablate/{name}" for name in ABLATIONS)),
+            answer="The figure changes them one at a time.",
         ),
     ),
     usage="""\

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from assay.lab import Results
 from assay.lab.figures import COLOURS, bars, curves, figure
-from assay.studies.episodic_curiosity import DENSITIES, KINDS, SCREENS, study
+from assay.studies.episodic_curiosity import ABLATIONS, DENSITIES, KINDS, SCREENS, study
 
 COLOUR = dict(zip(KINDS, COLOURS, strict=False))
 SHORT = {"ppo": "PPO", "icm": "ICM", "ec": "EC", "eco": "ECO", "oracle": "oracle", "random": "random"}
@@ -119,4 +119,20 @@ def walls(results: Results) -> Figure | None:
     fig, ax = figure(height=2.4)
     labels = [a.partition("/")[2].replace("-", "\n") for a in arms]
     bars(ax, labels, [results.metric(a, "wall_share") for a in arms])
+    return fig
+
+
+@study.figure(
+    "Episodic curiosity with one thing changed: rooms in an episode at the end", question="what-matters"
+)
+def ablations(results: Results) -> Figure | None:
+    """Means over the last fifth of training, no reward."""
+    arms = present(results, [f"ablate/{name}" for name in ABLATIONS])
+    if not arms:
+        return None
+    fig, ax = figure(height=2.6)
+    arms = [*present(results, ["none/ec"]), *arms]
+    labels = [a.partition("/")[2].replace("-", " = ").replace("ec", "as it is") for a in arms]
+    bars(ax, labels, [results.metric(a, "rooms_mean") for a in arms])
+    ax.set_ylabel("rooms")
     return fig
