@@ -26,6 +26,7 @@ from assay.nn.painters import ConvRegressor, CoordPainter, CoordRegressor, Decon
 from assay.nn.pianoroll import Coconet
 from assay.nn.residual import DeepMLP
 from assay.nn.shakeshake import ShakeShake26
+from assay.nn.stacked import Stacked, StackedLSTM, clip_replica_grad_norm_, stack_seeds
 from assay.nn.supermask import SupermaskConv2d, SupermaskLinear, sample_mask, supermaskify
 
 __all__ = [
@@ -50,9 +51,12 @@ __all__ = [
     "EnsembleLinear",
     "EnsembleMLP",
     "ShakeShake26",
+    "Stacked",
+    "StackedLSTM",
     "SupermaskConv2d",
     "SupermaskLinear",
     "add_coords",
+    "clip_replica_grad_norm_",
     "coordconvert",
     "coordinates",
     "ensemble_cross_entropy",
@@ -63,5 +67,6 @@ __all__ = [
     "lottery_rates",
     "sample_mask",
     "scale_positions",
+    "stack_seeds",
     "supermaskify",
 ]

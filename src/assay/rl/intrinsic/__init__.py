@@ -2,6 +2,7 @@
 
 from assay.rl.intrinsic.base import IntrinsicMixer, IntrinsicReward, freeze, two_stream_advantage
 from assay.rl.intrinsic.counts import CountBonus, SimHash
+from assay.rl.intrinsic.diagnostics import FeatureDiagnostics, ProbeBatch
 from assay.rl.intrinsic.disagreement import EnsembleDisagreement
 from assay.rl.intrinsic.dynamics import ICM, ForwardDynamics, ResidualDynamics
 from assay.rl.intrinsic.features import (
@@ -15,14 +16,17 @@ from assay.rl.intrinsic.features import (
 )
 from assay.rl.intrinsic.novelty import DensityBonus, KNNBonus, NoveltyDetector, bayesian_linear_variance
 from assay.rl.intrinsic.rnd import RND, last_frame, make_rnd
+from assay.rl.intrinsic.unet import ActionUNet
 
 __all__ = [
     "ICM",
     "RND",
     "ActionCode",
+    "ActionUNet",
     "CountBonus",
     "DensityBonus",
     "EnsembleDisagreement",
+    "FeatureDiagnostics",
     "FeatureSpace",
     "ForwardDynamics",
     "IntrinsicMixer",
@@ -31,6 +35,7 @@ __all__ = [
     "KNNBonus",
     "NoveltyDetector",
     "PixelFeatures",
+    "ProbeBatch",
     "RandomFeatures",
     "ResidualDynamics",
     "SimHash",
