@@ -14,13 +14,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "minigrid": ("gymnasium", "minigrid"),
     "vizdoom": ("gymnasium", "vizdoom", "cv2"),
     "mujoco": ("gymnasium", "mujoco", "imageio"),
+    "mpe2": ("pettingzoo", "mpe2"),
+    "meltingpot": ("meltingpot",),
     "torchrl": ("torchrl", "tensordict"),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
 }
 """Extra of the distribution -> the modules that it brings."""
 
-PACKAGES = {"cv2": "opencv-python-headless"}
+PACKAGES = {"cv2": "opencv-python-headless", "meltingpot": "dm-meltingpot"}
 """Module -> its name on the package index, where that is not the module's with hyphens."""
 
 

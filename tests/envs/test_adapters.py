@@ -20,6 +20,8 @@ from assay.envs.adapters import (
     as_torchrl,
     from_envpool,
     from_gymnasium,
+    from_meltingpot,
+    from_mpe2,
     from_pettingzoo,
 )
 
@@ -355,12 +357,126 @@ def test_envpool_missing_and_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert valid == [True] * 4 + [False, True, True]
 
 
+def test_particle_worlds_are_their_own() -> None:
+    spread = pytest.importorskip("mpe2.simple_spread_v3", reason="the extra mpe2")
+    env = from_mpe2("simple_spread_v3", 3, N=2, max_cycles=6)
+    assert env.agents == ("agent_0", "agent_1")
+    obs, _ = env.reset(seed=4)
+    assert obs.shape == (3, 2, 12)  # type: ignore[union-attr]
+    copies = [spread.parallel_env(N=2, max_cycles=6) for _ in range(3)]
+    for i, copy in enumerate(copies):
+        seen, _ = copy.reset(seed=4 + i)
+        assert np.allclose(np.stack(list(seen.values())), obs[i])  # type: ignore[index]
+    generator = torch.Generator().manual_seed(0)
+    for t in range(6):
+        move = torch.randint(5, (3, 2), generator=generator)
+        step = env.step(move)
+        for i, copy in enumerate(copies):
+            seen, reward, *_ = copy.step(dict(zip(env.agents, move[i].tolist(), strict=True)))
+            assert np.allclose(np.stack(list(seen.values())), step.final_obs[i])  # type: ignore[index]
+            assert np.allclose(list(reward.values()), step.reward[i])
+        assert step.truncated.tolist() == [t == 5] * 3
+        assert not step.terminated.any()
+    pushed = from_mpe2("simple_spread_v3", 1, continuous_actions=True, generator=generator)
+    assert pushed.num_actions is None
+    with pytest.raises(ValueError, match=r"unknown scenario 'simple_v99': choose from .*simple_spread_v3"):
+        from_mpe2("simple_v99", 1)
+    with pytest.raises(ValueError, match="different spaces"):
+        from_mpe2("simple_speaker_listener_v4", 1)
+
+
+class Substrate:
+    """Speaks as Melting Pot does; player i earns i times the step, the last step's discount is given."""
+
+    def __init__(self, players: int, length: int, discount: float):
+        self.players, self.length, self.discount = players, length, discount
+        self.clock, self.acted, self.closed = 0, [], False
+
+    def action_spec(self) -> list[Any]:
+        return [types.SimpleNamespace(num_values=8)] * self.players
+
+    def observation_spec(self) -> list[Any]:
+        picture = types.SimpleNamespace(shape=(4, 5, 3), dtype=np.dtype("uint8"))
+        ready = types.SimpleNamespace(shape=(), dtype=np.dtype("float64"), minimum=0.0, maximum=1.0)
+        return [{"RGB": picture, "READY_TO_SHOOT": ready}] * self.players
+
+    def _timestep(self) -> Any:
+        last = self.clock == self.length
+        seen = [
+            {"RGB": np.full((4, 5, 3), 10 * i + self.clock, np.uint8), "READY_TO_SHOOT": np.float64(1)}
+            for i in range(self.players)
+        ]
+        return types.SimpleNamespace(
+            observation=seen,
+            reward=[np.float64(i * self.clock) for i in range(self.players)],
+            discount=self.discount if last else 1.0,
+            last=lambda: last,
+        )
+
+    def reset(self) -> Any:
+        self.clock = 0
+        return self._timestep()
+
+    def step(self, actions: list[int]) -> Any:
+        self.clock += 1
+        self.acted.append(actions)
+        return self._timestep()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("discount", "max_cycles"), [(0.0, None), (1.0, None), (0.0, 2)])
+def test_melting_pot(discount: float, max_cycles: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Substrate] = []
+
+    def build(name: str, roles: list[str]) -> Substrate:
+        assert name == "clean_up"
+        built.append(Substrate(len(roles), 3, discount))
+        return built[-1]
+
+    module = types.SimpleNamespace(
+        build=build, get_config=lambda name: types.SimpleNamespace(default_player_roles=["default"] * 3)
+    )
+    monkeypatch.setitem(sys.modules, "meltingpot", types.SimpleNamespace(substrate=module))
+    monkeypatch.setitem(sys.modules, "meltingpot.substrate", module)
+    env = from_meltingpot("clean_up", 2, max_cycles=max_cycles)
+    assert env.agents == ("player_0", "player_1", "player_2")
+    assert (env.num_actions, env.obs_shape) == (8, (3, 4, 5, 3))
+    obs, _ = env.reset(seed=0)
+    assert obs.dtype == torch.uint8  # type: ignore[union-attr]
+    length = max_cycles or 3
+    for t in range(1, length + 1):
+        step = env.step(torch.tensor([[1, 2, 3], [4, 5, 6]]))
+        assert step.reward.tolist() == [[0, t, 2 * t]] * 2
+        assert step.final_obs[1, 2, 0, 0].tolist() == [20 + t] * 3  # type: ignore[index]
+    assert step.obs[1, 2, 0, 0].tolist() == [20] * 3  # type: ignore[index]
+    cut = discount == 1 or max_cycles is not None
+    assert step.truncated.tolist() == [cut] * 2
+    assert step.terminated.tolist() == [not cut] * 2
+    assert built[1].acted[0] == [4, 5, 6]
+    env.close()
+    assert all(copy.closed for copy in built)
+    assert len(from_meltingpot("clean_up", 1, roles=["default"], observation="READY_TO_SHOOT").agents) == 1
+    with pytest.raises(ValueError, match="choose from READY_TO_SHOOT, RGB"):
+        from_meltingpot("clean_up", 1, observation="DEPTH")
+
+
+def test_missing_multi_agent_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mpe2", "meltingpot", "meltingpot.substrate"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=r"pip install pettingzoo mpe2 .*assay\[mpe2\]"):
+        from_mpe2("simple_spread_v3", 1)
+    with pytest.raises(MissingExtra, match=r"pip install dm-meltingpot .*assay\[meltingpot\]"):
+        from_meltingpot("clean_up", 1)
+
+
 def test_importing_assay_envs_imports_no_library() -> None:
     import subprocess
 
     code = (
         "import sys, assay.envs, assay.envs.adapters, assay.envs.wrappers, assay.envs.registry, assay.envs.real;"
-        "names = ('gymnasium', 'pettingzoo', 'torchrl', 'ale_py', 'vizdoom', 'mujoco', 'minigrid', 'cv2');"
+        "names = ('gymnasium', 'pettingzoo', 'torchrl', 'ale_py', 'vizdoom', 'mujoco', 'minigrid', 'cv2', 'mpe2');"
         "assert not [n for n in names if n in sys.modules], [n for n in names if n in sys.modules]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -7,6 +7,8 @@ from assay.envs.adapters import (
     as_torchrl,
     from_envpool,
     from_gymnasium,
+    from_meltingpot,
+    from_mpe2,
     from_pettingzoo,
 )
 from assay.envs.arcade import MiniBreakout, Pong, SelfPlay, TwoPlayerPong
@@ -40,6 +42,7 @@ from assay.envs.registry import make, register_gymnasium
 from assay.envs.rooms import DoorKeyGrid, FourRooms, RoomsGrid
 from assay.envs.scroller import SideScroller, generate_level
 from assay.envs.suite import DensityGrid, Jackpot, MultiTask, RoomsSuite, SnackGrid, TaskSuite
+from assay.envs.taxi import Taxi
 from assay.envs.wrappers import (
     AppendSkill,
     AppendTaskId,
@@ -111,6 +114,7 @@ __all__ = [
     "Tabular",
     "TabularWorld",
     "TaskSuite",
+    "Taxi",
     "TensorEnv",
     "TensorMultiEnv",
     "TileMask",
@@ -127,6 +131,8 @@ __all__ = [
     "explored_fraction",
     "from_envpool",
     "from_gymnasium",
+    "from_meltingpot",
+    "from_mpe2",
     "from_pettingzoo",
     "garnet",
     "generate_level",

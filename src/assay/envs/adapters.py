@@ -1,7 +1,8 @@
 """Tensor environments for other libraries, and other libraries' environments as tensor environments.
 
 Outwards `as_gymnasium`, `as_gymnasium_vector`, `as_pettingzoo` and `as_torchrl`; inwards `from_gymnasium`,
-`from_envpool` and `from_pettingzoo`. The same seed and actions give the same trajectory on both sides.
+`from_envpool` and `from_pettingzoo`, with its cases `from_mpe2` and `from_meltingpot`. The same seed and actions give
+the same trajectory on both sides.
 
 What comes in keeps the conventions of `assay.envs.base`: termination wins over truncation, `final_obs` is the true
 last observation, `obs` the first one of the next episode. A vector environment of the **next-step** kind (EnvPool,
@@ -11,9 +12,11 @@ observation with reward zero. Such rows carry `info["valid"] = False` and belong
 No library is imported before one of its functions is called.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import torch
@@ -599,3 +602,148 @@ def from_pettingzoo(
     """
     require("pettingzoo", "rl")
     return PettingZooTensorEnv(parallel_env_fn, num_envs, device=device, **kwargs)
+
+
+def from_mpe2(
+    scenario: str,
+    num_envs: int,
+    *,
+    generator: Generators | None = None,
+    device: str | torch.device = "cpu",
+    autoreset: bool = True,
+    validate: bool = True,
+    **options: Any,
+) -> PettingZooTensorEnv:
+    """N copies of a multi-agent particle world of the package `mpe2`, whose agents share their spaces.
+
+    Args:
+        scenario: a module of `mpe2`, e.g. "simple_spread_v3".
+        num_envs: N (stepped one after another).
+        generator, device, autoreset, validate: see `from_pettingzoo`.
+        **options: of the scenario, e.g. `N=3, max_cycles=25, continuous_actions=True`.
+
+    Raises:
+        MissingExtra: mpe2 is not installed.
+        ValueError: there is no such scenario, or its agents' spaces differ (speaker and listener).
+
+    Example:
+        >>> from_mpe2("simple_spread_v3", 2, N=3).agents
+        ('agent_0', 'agent_1', 'agent_2')
+    """
+    package = require("mpe2", "mpe2")
+    known = sorted(m.name for m in iter_modules(package.__path__) if re.fullmatch(r"\w+_v\d+", m.name))
+    if scenario not in known:
+        raise ValueError(f"unknown scenario {scenario!r}: choose from {', '.join(known)}")
+    make = partial(import_module(f"mpe2.{scenario}").parallel_env, **options)
+    return from_pettingzoo(
+        make, num_envs, device=device, generator=generator, autoreset=autoreset, validate=validate
+    )
+
+
+class _MeltingPotCopy:
+    """A Melting Pot substrate, a `dm_env` with a list of players, in the form of PettingZoo's parallel environments."""
+
+    def __init__(self, substrate: Any, observation: str, max_cycles: int | None):
+        spaces = require("gymnasium.spaces", "meltingpot")
+        self.substrate, self.key, self.max_cycles = substrate, observation, max_cycles
+        acted, observed = substrate.action_spec(), substrate.observation_spec()
+        if observation not in observed[0]:
+            raise ValueError(
+                f"the players do not see {observation!r}: choose from {', '.join(sorted(observed[0]))}"
+            )
+        self.possible_agents = [f"player_{i}" for i in range(len(acted))]
+        self.agents: list[str] = []
+        self.cycles = 0
+        self._acted = {
+            agent: spaces.Discrete(int(spec.num_values))
+            for agent, spec in zip(self.possible_agents, acted, strict=True)
+        }
+        self._observed = {
+            agent: self._box(spaces, spec[observation])
+            for agent, spec in zip(self.possible_agents, observed, strict=True)
+        }
+
+    @staticmethod
+    def _box(spaces: Any, spec: Any) -> Any:
+        if hasattr(spec, "minimum"):
+            return spaces.Box(spec.minimum, spec.maximum, spec.shape, spec.dtype)
+        if spec.dtype.kind == "u":
+            return spaces.Box(0, 2 ** (8 * spec.dtype.itemsize) - 1, spec.shape, spec.dtype)
+        return spaces.Box(-float("inf"), float("inf"), spec.shape, spec.dtype)
+
+    def observation_space(self, agent: str) -> Any:
+        return self._observed[agent]
+
+    def action_space(self, agent: str) -> Any:
+        return self._acted[agent]
+
+    def _by_agent(self, values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(self.possible_agents, values, strict=True))
+
+    def _seen(self, timestep: Any) -> dict[str, Any]:
+        return self._by_agent([seen[self.key] for seen in timestep.observation])
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.agents, self.cycles = list(self.possible_agents), 0
+        return self._seen(self.substrate.reset()), {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        told = self.substrate.step([int(actions[agent]) for agent in self.possible_agents])
+        self.cycles += 1
+        # dm_env: an episode whose last discount is not zero was cut off.
+        terminated = bool(told.last() and not told.discount)
+        over = told.last() or (self.max_cycles is not None and self.cycles >= self.max_cycles)
+        if over:
+            self.agents = []
+        everybody = len(self.possible_agents)
+        return (
+            self._seen(told),
+            self._by_agent([float(reward) for reward in told.reward]),
+            self._by_agent([terminated] * everybody),
+            self._by_agent([over and not terminated] * everybody),
+            self._by_agent([{}] * everybody),
+        )
+
+    def close(self) -> None:
+        self.substrate.close()
+
+
+def from_meltingpot(
+    substrate: str,
+    num_envs: int,
+    *,
+    roles: Sequence[str] | None = None,
+    observation: str = "RGB",
+    max_cycles: int | None = None,
+    generator: Generators | None = None,
+    device: str | torch.device = "cpu",
+    autoreset: bool = True,
+    validate: bool = True,
+) -> PettingZooTensorEnv:
+    """N copies of a Melting Pot substrate: pictures [N, A, H, W, 3], one discrete action a player.
+
+    Substrates draw from a source of their own that no seed reaches: runs do not repeat.
+
+    Args:
+        substrate: its name, e.g. "commons_harvest__open" or "clean_up".
+        num_envs: N (stepped one after another).
+        roles: of the players; None: the substrate's default ones.
+        observation: which of a player's observations to serve.
+        max_cycles: truncate episodes after so many steps; None: where the substrate ends them.
+        generator, device, autoreset, validate: see `from_pettingzoo`.
+
+    Raises:
+        MissingExtra: Melting Pot is not installed.
+        ValueError: the players do not have this observation.
+    """
+    built = require("meltingpot.substrate", "meltingpot")
+
+    def make() -> _MeltingPotCopy:
+        players = roles if roles is not None else built.get_config(substrate).default_player_roles
+        return _MeltingPotCopy(built.build(substrate, roles=players), observation, max_cycles)
+
+    return PettingZooTensorEnv(
+        make, num_envs, device=device, generator=generator, autoreset=autoreset, validate=validate
+    )

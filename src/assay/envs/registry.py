@@ -31,6 +31,7 @@ WORLDS: dict[str, str] = {
     "RoomsGrid": "assay.envs.rooms:RoomsGrid",
     "SideScroller": "assay.envs.scroller:SideScroller",
     "SnackGrid": "assay.envs.suite:SnackGrid",
+    "Taxi": "assay.envs.taxi:Taxi",
 }
 """Name -> where its constructor is: called with the number of copies and keywords."""
 

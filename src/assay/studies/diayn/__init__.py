@@ -32,7 +32,8 @@ entropy bonus keeps each skill random inside. The mutual information is one **pe
 6. `tune/*`: the best of the skills, trained on for one corner, against training from scratch.
 
 **What differs from the paper.** PPO on batched worlds instead of soft actor-critic (the method does not depend on it),
-small worlds, 8 or 16 skills instead of 50. The paper profile trains 50 skills of MuJoCo's half-cheetah, with PPO too.
+small worlds, 8 or 16 skills instead of 50. The paper profile trains 50 skills of MuJoCo's half-cheetah, by PPO and, as
+the paper did, by soft actor-critic (`sac/diayn`, an extra arm here; it needs `assay[torchrl]`).
 
 **What came out, and why.** Skills become distinguishable beyond doubt: the fresh discriminator finds 2.3 of at most 2.8
 nats, where untrained skills and a policy paid for entropy alone give none. Which numbers the discriminator sees does
@@ -88,6 +89,13 @@ PROFILES = {
         "car.skills.steps": 10,
         "car.skills.fresh_copies": 16,
         "car.skills.fresh_steps": 10,
+        "soft.skills": 4,
+        "soft.env_steps": 640,
+        "soft.warmup": 160,
+        "soft.hidden": (16,),
+        "soft.fresh_copies": 32,
+        "soft.fresh_steps": 10,
+        "soft.evaluations": 1,
     },
     "demo": {
         "seeds": 2,
@@ -96,7 +104,7 @@ PROFILES = {
         "subset.skills.updates": 20,
     },
     "paper": {
-        "arms": ("skills/diayn", "skills/entropy", "skills/vic", "skills/official"),
+        "arms": ("sac/diayn", "skills/diayn", "skills/entropy", "skills/vic", "skills/official"),
         "skills.world": "HalfCheetah-v5",
         "skills.skills": 50,
         "skills.copies": 16,
@@ -109,6 +117,18 @@ PROFILES = {
         "skills.fresh_copies": 200,
         "skills.fresh_steps": 2_000,
         "skills.evaluations": 20,
+        "soft.world": "HalfCheetah-v5",
+        "soft.skills": 50,
+        "soft.steps": 1000,
+        "soft.env_steps": 10_000_000,
+        "soft.warmup": 10_000,
+        "soft.updates_per_step": 1.0,
+        "soft.hidden": (300, 300),
+        "soft.rate": 3e-4,
+        "soft.capacity": 10_000_000,
+        "soft.fresh_copies": 200,
+        "soft.fresh_steps": 2_000,
+        "soft.evaluations": 20,
     },
 }
 
@@ -144,6 +164,7 @@ study = Study(
         Arm("subset/x", "the discriminator sees x"),
         Arm("subset/y", "the discriminator sees y"),
         Arm("subset/xy", "the discriminator sees both"),
+        Arm("sac/diayn", "soft actor-critic, as in the paper, instead of PPO", seeds=3, extra=True),
     ),
     config=Config(),
     profiles=PROFILES,
@@ -219,6 +240,6 @@ rollout = random_rollout(AppendSkill(PointBox(32), 8), 30, info=("skill",))
 print(DIAYNReward(obs_dim=2, num_skills=8).reward(rollout).shape)  # log q(z | s') - log p(z), [30, 32]""",
 )
 
-from assay.studies.diayn import car, corner, figures, skills  # noqa: E402
+from assay.studies.diayn import car, corner, figures, skills, soft  # noqa: E402
 
-__all__ = ["Config", "car", "corner", "figures", "skills", "study"]
+__all__ = ["Config", "car", "corner", "figures", "skills", "soft", "study"]

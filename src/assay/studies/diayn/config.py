@@ -43,6 +43,36 @@ class CarConfig:
 
 
 @dataclass(frozen=True)
+class SoftConfig:
+    """Soft actor-critic on a point with continuous moves; the world may be a MuJoCo id instead (paper profile)."""
+
+    world: str = "box"
+    skills: int = 8
+    copies: int = 16
+    steps: int = 30  # of an episode
+    env_steps: int = 40_000
+    warmup: int = 1_000  # of uniform actions
+    updates_per_step: float = 0.0625
+    hidden: tuple[int, ...] = (64, 64)
+    rate: float = 2e-3
+    alpha: float = 0.1  # weight of the policy's entropy
+    gamma: float = 0.99
+    tau: float = 0.01
+    batch: int = 128
+    capacity: int = 1_000_000
+    move: float = 0.1
+    fresh_copies: int = 256  # trajectories of the evaluation
+    fresh_steps: int = 400  # training steps of its fresh discriminator
+    evaluations: int = 3
+
+    def measuring(self) -> SkillConfig:
+        """What the shared evaluation reads."""
+        return SkillConfig(
+            skills=self.skills, steps=self.steps, fresh_copies=self.fresh_copies, fresh_steps=self.fresh_steps
+        )
+
+
+@dataclass(frozen=True)
 class Config:
     """One part an experiment."""
 
@@ -50,3 +80,4 @@ class Config:
     corner: CornerConfig = field(default_factory=CornerConfig)
     car: CarConfig = field(default_factory=CarConfig)
     subset: SubsetConfig = field(default_factory=SubsetConfig)
+    soft: SoftConfig = field(default_factory=SoftConfig)
