@@ -347,3 +347,33 @@ def autoencoders(results: Results) -> Figure | None:
         bars(panel, [t for _, t in arms], [results.metric(a, name) for a, _ in arms], colours=[BLUE, RUST])
         panel.set_ylabel(label)
     return fig
+
+
+def walking_to_a_goal(results: Results) -> Figure | None:
+    """Learning curves of the agents, and the mean height of each."""
+    arms = (
+        ("rl/conv", "convolution", RUST),
+        ("rl/coordconv", "CoordConv", BLUE),
+        ("rl/coordconv-zero", "CoordConv, from zero", GREEN),
+    )
+    name, label = "efficiency", "shortest path / steps taken"
+    if not len(results.curve(arms[0][0], name)[0]):
+        name, label = "return", "score"  # of a game
+    if not all(len(results.curve(arm, name)[0]) for arm, *_ in arms):
+        return None
+    fig, axes = figure(height=2.7, cols=2, width_ratios=[1.5, 1])
+    for arm, text, colour in arms:
+        steps, values = results.curve(arm, name)
+        curves(axes[0], np.asarray(steps) / 1000, values, text, colour, band="range")
+    axes[0].set(xlabel="thousand steps of the environment", ylabel=label)
+    if name == "efficiency":  # a game's score may be negative
+        axes[0].set_ylim(0, None)
+    axes[0].legend(fontsize=8)
+    bars(
+        axes[1],
+        [text.replace(", ", ",\n") for _, text, _ in arms],
+        [results.metric(arm, "area") for arm, *_ in arms],
+        colours=[colour for *_, colour in arms],
+    )
+    axes[1].set_ylabel("mean over training")
+    return fig
