@@ -258,8 +258,8 @@ class EpisodicCuriosityVectorWrapper(BonusVectorWrapper):
 
     Args:
         env: what to wrap.
-        **options: see `EpisodicCuriosityWrapper`; `warmup` counts steps that all copies make together, `interval`
-            and `history` those of every copy.
+        **options: see `EpisodicCuriosityWrapper`; `warmup` counts steps that all copies make together;
+            `interval` and `history` count a step of eight copies as eight.
     """
 
     def __init__(
