@@ -31,6 +31,30 @@ Extra arms, `ablate/*`, change $k$, the size of the memory, the training of the 
 branches, $k = 2$ and negatives more than 8 steps apart (in rooms of five cells the paper's 5 and 25 overlap), 150,000
 steps in place of 20 million. The bonus has a value head of its own and is divided by the running spread of its
 returns, in place of a tuned scale. *Rooms* is the largest number of rooms that any episode of the run reached.
+
+**What came out, and why.** In rooms without reward, or with a reward in the last one only, episodic curiosity goes
+through all nine in each of six runs, where PPO stays in the first (2.8 at best, less than chance) and ICM gets to the
+fifth. It finds every distant goal that stands open; behind doors that close again nobody does. It even outdoes the
+oracle that is paid for new cells (5.3 rooms in the same time): the bonus is *negative* near what is remembered, so
+standing still costs something, and the oracle's merely stops. That it beats ICM so clearly where nothing distracts was
+not foreseen in the protocol, whose trial run with another forward model had it the other way round.
+
+The network's accuracy in unseen layouts is 0.853, on the threshold itself, and its interval goes below: not decided.
+Its order is right (a rank correlation of -0.68 with true distance). More training did not raise it in pilots, four
+times longer walks did (0.9, at the cost of the correlation), but the protocol fixes them.
+
+**The couch potato came out reversed, and it depends on the screen.** The claim was put to new noise at the press of a
+button. ICM presses it less than chance (12 % of its actions, chance 20 %) and EC more (33 %). ICM measures its error in
+features that tell actions apart, and for that it is enough that the place has not changed: the noise itself need not be
+represented, so it cannot surprise. (EC's bonus is a little higher at the button than elsewhere, `tv_pay`.) The other
+screens, which no claim rests on, show the paper's picture: with three fixed pictures ICM spends 63 % of its actions on
+the button and EC 19 %, with thirty 48 and 35 %. Pictures are worth remembering, noise is not. In rooms EC is ahead
+before all screens.
+
+In the maze with dense reward both learners reach everything. Where pellets lie everywhere the mean difference is small
+(-0.02), but runs differ too much to exclude a tenth. Textures draw neither agent to the walls. ECO, whose network
+learns from the policy's own walks, does hardly better than chance here: a policy that has not left the first room shows
+it nothing of what far means, and what it learns there, it pays for there.
 """
 
 from assay.lab import All, Arm, Claim, Difference, Effect, Equivalence, Level, Paper, Question, Study
@@ -69,6 +93,8 @@ def seeds_of(world: str, kind: str) -> int:
     return 6 if world in ("none", "very_sparse") else 5
 
 
+ASIDE = ("dense/icm", "collect/icm", "sparse/eco", "doors/eco")
+"""Extra arms, to keep the laptop profile within its time."""
 SCREENS = ("image-3", "image-10", "image-30", "noise", "noise_action")
 ABLATIONS = {
     "k-1": "k = 1",
@@ -102,7 +128,12 @@ study = Study(
     arms=(
         Arm("rnet/unseen", "the reachability network in layouts it never saw"),
         *(
-            Arm(f"{world}/{kind}", KINDS[kind], seeds=seeds_of(world, kind))
+            Arm(
+                f"{world}/{kind}",
+                KINDS[kind],
+                seeds=seeds_of(world, kind),
+                extra=f"{world}/{kind}" in ASIDE,
+            )
             for world, kinds in DENSITIES.items()
             for kind in kinds
         ),
