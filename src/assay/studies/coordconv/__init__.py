@@ -100,7 +100,8 @@ knowing 97 % of the seen ones. In the unseen quadrant CoordConv finds 74 % (43 %
 seed: not the paper's perfect score, which took longer training on a larger canvas), the deconvolution 3 %. The
 906-parameter regressor is exact to a thousandth of a pixel where the convolutional ones miss by more than three.
 On digits, centred or translated, nothing changes, as in the paper's ImageNet experiment. A box regressor with a dense
-head does not gain either; the paper's gain in detection came from a fully convolutional detector.
+head does not gain either; the paper's gain in detection came from a fully convolutional detector. And agents that walk
+to a goal learn more slowly with coordinates than without (an extra; the paper saw gains in most of its Atari games).
 
 The GAN result is the one to read with care. Both networks got the best of the same rates, and CoordConv covers 136 of
 144 places against 108. But that is after 1,000 steps; in the pilots the deconvolution went on to close more than half
@@ -552,13 +553,14 @@ study = Study(
             id="agents",
             ask="Does an agent learn faster with a CoordConv first layer?",
             arms=("rl/conv", "rl/coordconv", "rl/coordconv-zero"),
-            answer="Not here: it learns more slowly. On two pilot seeds (100 and 101) of the 8x8 board the plain agent "
-            "passes an efficiency of 0.9 by update 133 and 160, CoordConv by update 267 in one and in the other not by "
-            "400, where it stands at 0.84; on a 10x10 board, 400 updates take the plain agent to 0.99, CoordConv to "
-            "0.09, and to 0.41 if its coordinate weights begin at zero. There is nothing to gain: which way the goal "
-            "lies does not depend on where the agent stands, and trained by imitation both networks find the shortest "
-            "path within 300 steps. What the coordinates add to the average over the board at first is the same in "
-            "every state, and seems to drown the two marks that matter.",
+            answer="Not here: it learns more slowly. All fifteen agents find the goal in the end, by nearly the "
+            "shortest path (efficiency 0.97 to 1.00), but over the whole training the plain agent's efficiency is 0.78 on "
+            "average, CoordConv's 0.59, and 0.62 if its coordinate weights begin at zero; every plain agent is "
+            "ahead of every other. On one pilot seed of a 10x10 board 400 updates took the plain agent to 0.99, "
+            "CoordConv to 0.09. There is nothing to gain: which way the goal lies does not depend on where the "
+            "agent stands, and trained by imitation both networks find the shortest path within 300 steps. What "
+            "the coordinates add to the average over the board is the same in every state, and may drown the two "
+            "marks that matter.",
         ),
     ),
     usage="""\
