@@ -261,7 +261,10 @@ study = Study(
             id="what-matters",
             ask="Do k, the size of the memory, the training of the network and the percentile matter?",
             arms=("none/ec", *(f"ablate/{name}" for name in ABLATIONS)),
-            answer="The figure changes them one at a time.",
+            answer="The training of the network does: after 100 steps of it agents end in the fourth room or before, "
+            "after 1,000 in the ninth, as after 3,000. The rest hardly: room for five memories is enough for eight "
+            "rooms of nine, k = 1 does as well as k = 2, k = 4 falls short in one run of three, and the largest "
+            "similarity in place of the percentile costs two rooms (three seeds each).",
         ),
     ),
     usage="""\
