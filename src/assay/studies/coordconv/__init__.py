@@ -554,8 +554,8 @@ study = Study(
             ask="Does an agent learn faster with a CoordConv first layer?",
             arms=("rl/conv", "rl/coordconv", "rl/coordconv-zero"),
             answer="Not here: it learns more slowly. All fifteen agents find the goal in the end, by nearly the "
-            "shortest path (efficiency 0.97 to 1.00), but over the whole training the plain agent's is 0.78 on average, "
-            "CoordConv's 0.59, and 0.62 if its coordinate weights begin at zero; every plain agent is "
+            "shortest path (efficiency 0.97 to 1.00), but over the whole training the plain agent's is 0.78 on "
+            "average, CoordConv's 0.59, and 0.62 if its coordinate weights begin at zero; every plain agent is "
             "ahead of every other. On one pilot seed of a 10x10 board 400 updates took the plain agent to 0.99, "
             "CoordConv to 0.09. There is nothing to gain: which way the goal lies does not depend on where the "
             "agent stands, and trained by imitation both networks find the shortest path within 300 steps. What "

@@ -99,8 +99,8 @@ there is less to carry over; in the budget of a laptop they never become what th
 
 **The done signal** does what the paper says. Told of ends, an agent with nothing else to live for ends up never dying
 (300 steps of 300); not told, it lives as long as chance, up to a passing rise while its values find their level (83
-against 75 steps). And the two are opposed: the curious runner that is told of ends lives longest (162 steps against 106)
-and gets hardly further than chance (17 columns against 29).
+against 75 steps). And the two are opposed: the curious runner that is told of ends lives longest (162 steps against
+106) and gets hardly further than chance (17 columns against 29).
 
 **The television** takes 59 % of the actions where chance would take 20, and of 5.8 rooms 4.0 are left. The loss is 1.8
 where the protocol asks for 2, so this claim stays undecided by a fifth of a room. Inverse-dynamics features do no
