@@ -60,7 +60,7 @@ LAPTOP = (
 )
 
 PROFILES = {
-    "laptop": {"arms": LAPTOP},
+    "laptop": {"arms": (*LAPTOP, "ablate/*")},
     "smoke": {
         "seeds": 1,
         "arms": LAPTOP,
