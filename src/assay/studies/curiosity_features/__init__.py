@@ -178,9 +178,9 @@ def gain(game: str) -> Difference:
     return Difference("score", arm=f"{game}/rf", versus=f"{game}/random", at_least=0.0)
 
 
-def most_of(every: tuple[str, ...]) -> AnyOf:
-    """All games but (at most) one."""
-    return AnyOf(*(All(*(gain(g) for g in every if g != left)) for left in every))
+def most_of(others: tuple[str, ...]) -> AnyOf:
+    """All of them but (at most) one."""
+    return AnyOf(*(All(*(gain(g) for g in others if g != left)) for left in others))
 
 
 def survival_leak(cell: Any) -> float:
@@ -385,7 +385,8 @@ study = Study(
                 Difference(
                     "score", arm="scroller/rf", versus="scroller/random", at_least=10.0, refuted_below=2.0
                 ),
-                most_of(tuple(GAMES)),
+                # Three games of four: the one above must be among them, and two of the others.
+                most_of(tuple(game for game in GAMES if game != "scroller")),
             ),
         ),
         Claim(

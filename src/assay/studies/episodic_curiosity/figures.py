@@ -34,7 +34,7 @@ def reach(results: Results) -> Figure | None:
 
 @study.figure("Rooms in an episode while learning, without any reward and with a very distant one")
 def rooms(results: Results) -> Figure | None:
-    """Means over the episodes that ended."""
+    """Means over the episodes that ended; bands from the lowest to the highest seed."""
     worlds = [w for w in ("none", "very_sparse") if present(results, [f"{w}/{k}" for k in DENSITIES[w]])]
     if not worlds:
         return None
@@ -43,9 +43,9 @@ def rooms(results: Results) -> Figure | None:
         for kind in DENSITIES[world]:
             if kind != "random" and present(results, [f"{world}/{kind}"]):
                 steps, values = results.curve(f"{world}/{kind}", "rooms")
-                curves(ax, steps, values, SHORT[kind], COLOUR[kind])
+                curves(ax, steps / 1000, values, SHORT[kind], COLOUR[kind], band="range")
         ax.set_title(world.replace("_", " "))
-        ax.set_xlabel("environment steps")
+        ax.set_xlabel("thousand environment steps")
     axes[0][0].set_ylabel("rooms")
     axes[0][0].legend()
     return fig
@@ -53,19 +53,23 @@ def rooms(results: Results) -> Figure | None:
 
 @study.figure("Return while learning, from dense to very sparse reward")
 def densities(results: Results) -> Figure | None:
-    """Share of the best return."""
+    """Share of the best return; bands from the lowest to the highest seed."""
     worlds = [w for w in DENSITIES if w != "none" and present(results, [f"{w}/{k}" for k in DENSITIES[w]])]
     if not worlds:
         return None
-    fig, axes = figure(height=2.6, cols=len(worlds), squeeze=False)
-    for ax, world in zip(axes[0], worlds, strict=True):
+    fig, axes = figure(height=4.6, rows=2, cols=3, sharey=True, sharex=True)
+    for ax, world in zip(axes.flat, worlds, strict=False):
         for kind in DENSITIES[world]:
             if kind != "random" and present(results, [f"{world}/{kind}"]):
                 steps, values = results.curve(f"{world}/{kind}", "score")
-                curves(ax, steps / 1000, values, SHORT[kind], COLOUR[kind])
+                curves(ax, steps / 1000, values, SHORT[kind], COLOUR[kind], band="range")
         ax.set_title(world.replace("_", " "))
-        ax.set_xlabel("1,000 steps")
-    axes[0][-1].legend(fontsize=7)
+    for ax in axes.flat[len(worlds) :]:
+        ax.axis("off")
+    for ax in axes[1]:
+        ax.set_xlabel("thousand steps")
+    handles, labels = axes.flat[min(2, len(worlds) - 1)].get_legend_handles_labels()
+    axes.flat[-1].legend(handles, labels, loc="center")
     return fig
 
 
