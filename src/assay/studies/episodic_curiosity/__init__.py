@@ -187,6 +187,10 @@ study = Study(
             "arm:tv-noise/ec",
         ),
         "generalisation to other layouts": "arm:rnet/unseen",
+        "for anybody's Gymnasium environment": (
+            "assay.rl.intrinsic.episodic_wrapper.EpisodicCuriosityWrapper",
+            "assay.rl.intrinsic.episodic_wrapper.EpisodicCuriosityVectorWrapper",
+        ),
         "ablations of k, of the memory's size, of the network's training": (
             "arm:ablate/k-4",
             "arm:ablate/memory-5",
