@@ -96,7 +96,7 @@ class Forecaster(Payer):
         batch: int,
         seed: int,
     ):
-        check_box(space, "curiosity")
+        check_box(space, "Curiosity")
         code = action_code(actions)
         generator = torch.Generator().manual_seed(seed)
         if curiosity is None:
