@@ -31,7 +31,8 @@ Extra arms, `ablate/*`, change $k$, the size of the memory, the training of the 
 branches, $k = 2$ and negatives more than 8 steps apart (in rooms of five cells the paper's 5 and 25 overlap), 150,000
 steps in place of 20 million. The bonus has a value head of its own and is divided by the running spread of its
 returns, in place of a tuned scale. Left out are the ant that walks by first-person curiosity, and the mazes without
-the action "fire", which has no counterpart here. *Rooms* is the largest number of rooms that any episode of the run reached.
+the action "fire", which has no counterpart here. *Rooms* is the largest number of rooms that any episode of the run
+reached.
 
 **What came out, and why.** In rooms without reward, or with a reward in the last one only, episodic curiosity goes
 through all nine in each of six runs, where PPO stays in the first (2.8 at best, less than chance) and ICM gets to the
